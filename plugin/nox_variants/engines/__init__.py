@@ -1,0 +1,1 @@
+"""What builds and runs variants: one protocol, one module per engine."""

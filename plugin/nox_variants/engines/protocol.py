@@ -1,0 +1,74 @@
+"""The contract of an engine: values in, values out, the same values for every engine.
+
+SDK names and sandbox flags never cross it. Every method may be called from several threads at
+once; none prints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from nox_variants.model import (
+        Build,
+        BuildStage,
+        EngineInfo,
+        Image,
+        Observation,
+        Plan,
+        PreparedImage,
+        RootFacts,
+        Smoke,
+        VariantImage,
+    )
+
+
+class Engine(Protocol):
+    """Builds and runs plans."""
+
+    def probe(self) -> EngineInfo:
+        """Return who this engine is.
+
+        Raises:
+            EngineUnavailable: When it cannot work here; the hint says what would change that.
+        """
+        ...
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Bring an image to this machine, once, also across processes.
+
+        Raises:
+            ImageUnavailable: No source of the image can be used here.
+            ImageError: A source that should have worked failed.
+            StoreError: The disk did not take it.
+        """
+        ...
+
+    def build(self, stage: BuildStage, image: PreparedImage) -> Build:
+        """Compile a stage in its prepared image, or take it from the cache.
+
+        Raises:
+            BuildFailed: The program does not compile, or made no artifact.
+            VariantsError: Anything else that went wrong; says nothing about the program.
+        """
+        ...
+
+    def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
+        """Make the variant's image out of its run image and what the build made."""
+        ...
+
+    def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
+        """Run the image's real command within the limits and report what was seen.
+
+        Raises:
+            SandboxError: The run could not be set up; says nothing about the program.
+        """
+        ...
+
+    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
+        """Read what the image's root filesystem offers; `paths` are asked about by name."""
+        ...
+
+    def cancel(self) -> None:
+        """End everything that runs now, and let nothing new start; callable from any thread."""
+        ...

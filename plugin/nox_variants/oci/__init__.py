@@ -1,0 +1,1 @@
+"""Images as values: digest, layer, image, layout (OCI image-spec)."""

@@ -1,0 +1,1 @@
+"""Commands and programs in bubblewrap: contained, bounded, ended for sure."""

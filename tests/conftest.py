@@ -1,0 +1,51 @@
+"""What all tests share: a private home, and rules about who may start what."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REQUIRED = frozenset(filter(None, os.environ.get("VARIANTS_REQUIRE", "").split(",")))
+"""What this machine must have: a test that would skip for the lack of it fails."""
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's own settings."""
+    for name in ("ENGINE", "IMAGES", "JOBS", "HOME"):
+        monkeypatch.delenv(f"NOX_VARIANTS_{name}", raising=False)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_subprocess_in_unit_tests(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit test that starts a process fails: only marked tests may."""
+    allowed = {"sandbox", "apt", "docker", "subprocess"}
+    if any(mark.name in allowed for mark in request.node.iter_markers()):
+        return
+
+    def refuse(*args: object, **_: object) -> NoReturn:
+        raise AssertionError(f"a unit test started a process: {args!r}")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A store home of the test's own."""
+    return tmp_path / "home"
+
+
+def require(what: str, reason: str) -> NoReturn:
+    """Skip for the lack of something, or fail where ``VARIANTS_REQUIRE`` says it must be there."""
+    if what in REQUIRED:
+        pytest.fail(f"{what} is required here: {reason}")
+    pytest.skip(reason)
