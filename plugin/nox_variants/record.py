@@ -1,0 +1,215 @@
+"""One variant's result in one run: the record, as a value and as JSON (``record.schema.json``)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nox_variants.model import (
+    Cause,
+    Digest,
+    EngineName,
+    Linkage,
+    LinkMode,
+    Outcome,
+    Role,
+    Sizes,
+    SourceKind,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA = 1
+"""Version of the record's form; a newer one is never read as an older."""
+
+OUTPUT_KEPT = 4096
+"""Characters of a program's output that a record keeps, of each stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineUsed:
+    """The engine that built and ran the variant."""
+
+    name: EngineName
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageUsed:
+    """An image that the variant was built in or run on.
+
+    Attributes:
+        name: The image's name in the file.
+        role: Built in, or run on.
+        source: The source that gave it.
+        reference: Registry reference, archive path, or the apt packages asked for.
+        digest: Digest of its content.
+        stand_in: Whether it only stands in for the image of that name.
+        packages: ``name=version`` of everything in it, where that is known.
+    """
+
+    name: str
+    role: Role
+    source: SourceKind
+    reference: str
+    digest: Digest
+    stand_in: bool
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMade:
+    """The variant's image: its id, its tag, and where its layout lies from the file's folder."""
+
+    config_digest: Digest
+    tag: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict and its cause, as expected or as predicted. A null cause stands for any."""
+
+    verdict: Verdict
+    cause: Cause | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkageSeen:
+    """How the artifact was asked to be linked, and how it is."""
+
+    requested: LinkMode
+    actual: Linkage
+    interpreter: str
+    needed: tuple[str, ...]
+    glibc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Wall time in seconds. ``build`` is the compile's own, also when it came from the cache."""
+
+    images: float | None = None
+    build: float | None = None
+    assemble: float | None = None
+    smoke: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeSeen:
+    """What was seen of the smoke run; ``startup_ms`` and ``peak_memory`` are null for now."""
+
+    exit_code: int | None
+    signal: int | None
+    stdout: str
+    stderr: str
+    truncated: bool
+    timed_out: bool
+    startup_ms: float | None = None
+    peak_memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One variant's result in one run.
+
+    Attributes:
+        run_id: The invocation that made it; sorts by time.
+        variant: The variant's id.
+        program: The program's name.
+        language: The language's name.
+        build_image: The build image's name in the file.
+        run_image: The run image's name in the file.
+        link: The link mode asked for.
+        platform: ``linux/amd64``.
+        engine: What built and ran it; null when no engine was usable.
+        started_at: UTC, ISO 8601.
+        git_commit: The commit of the file's folder; null outside a repository.
+        images: The images that were used, as far as they could be had.
+        image: The variant's image; null when there is none.
+        verdict: Whether the program works there; null when that was not found out.
+        cause: Why it fails.
+        explanation: The cause as a sentence.
+        expected: What the file expects.
+        predicted: Null in this version.
+        outcome: The verdict held against the expectation.
+        reason: Why the outcome is what it is, where the verdict alone does not say it.
+        linkage: Link facts of the artifact; null when there is none.
+        sizes: In bytes; null when there is no image.
+        seconds: Wall time.
+        build_cached: Whether nothing had to be compiled; null when nothing was built.
+        smoke: The smoke run; null when there was none.
+        budget: Empty in this version.
+        tools: Versions of the tools that made the record.
+        schema: Version of this form.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid", "title": "Record"}
+
+    run_id: str
+    variant: str
+    program: str
+    language: str
+    build_image: str
+    run_image: str
+    link: LinkMode
+    platform: str
+    engine: EngineUsed | None
+    started_at: str
+    git_commit: str | None
+    images: tuple[ImageUsed, ...] = ()
+    image: ImageMade | None = None
+    verdict: Verdict | None = None
+    cause: Cause | None = None
+    explanation: str = ""
+    expected: Judgement
+    predicted: Judgement | None = None
+    outcome: Outcome
+    reason: str = ""
+    linkage: LinkageSeen | None = None
+    sizes: Sizes | None = None
+    seconds: Seconds = field(default_factory=Seconds)
+    build_cached: bool | None = None
+    smoke: SmokeSeen | None = None
+    budget: tuple[str, ...] = ()
+    tools: dict[str, str]
+    schema: int = SCHEMA
+
+    @property
+    def single_stage(self) -> bool:
+        """Whether the build image itself is shipped: the baseline of the series' table."""
+        return self.build_image == self.run_image
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Return the record as JSON values, in the order of the documentation."""
+    values = dataclasses.asdict(record)
+    return {"schema": values.pop("schema"), **values}
+
+
+def from_json(values: object) -> Record:
+    """Return the record that JSON values hold.
+
+    Raises:
+        ValueError: When they do not have the form of ``record.schema.json``
+            (a :class:`pydantic.ValidationError`).
+    """
+    return _adapter().validate_python(values)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of one record."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nox-variants record",
+        **_adapter().json_schema(),
+    }
+
+
+def _adapter() -> TypeAdapter[Record]:
+    from pydantic import TypeAdapter  # noqa: PLC0415  # a run writes records, it does not read them
+
+    return TypeAdapter(Record)
