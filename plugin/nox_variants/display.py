@@ -1,0 +1,167 @@
+"""What a run shows while it goes: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TextIO
+
+from nox_variants.errors import BuildFailed
+from nox_variants.graph import Failed
+from nox_variants.reports import table
+from nox_variants.runner import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from nox_variants.record import Record
+    from nox_variants.runner import Task
+
+TIMES_WIDTH = 120
+"""Columns that a terminal must have for the table to show times as well."""
+
+PLAIN_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def display(stream: TextIO, variants: int) -> Plain | Live:
+    """Return the display that fits a stream.
+
+    Args:
+        stream: Where everything is printed.
+        variants: How many records there will be.
+    """
+    return Live(stream, variants) if stream.isatty() else Plain(stream)
+
+
+class Plain:
+    """Lines for logs and pipes: one per image and per variant, and what went wrong."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Plain:  # noqa: PYI034  # the union of both displays is the type
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+
+    def note(self, text: str) -> None:
+        """Print a line; callable from any thread."""
+        with self._lock:
+            print(text, file=self._stream, flush=True)
+
+    def started(self, task: Task) -> None:
+        """Say nothing: the end of a task is the news."""
+
+    def finished(self, task: Task, result: object) -> None:
+        """Print a build's output when it failed."""
+        for line in failure_lines(task, result):
+            self.note(line)
+
+    def recorded(self, record: Record) -> None:
+        """Print a variant's line."""
+        size = table.size(record.sizes.content) if record.sizes else ""
+        words = (record.outcome, record.variant, record.cause or record.verdict or "", size)
+        self.note("  ".join(filter(None, (f"{words[0]:<8}", *words[1:]))))
+
+
+class Live:
+    """A bar with what is being done right now; lines only for what went wrong."""
+
+    def __init__(self, stream: TextIO, variants: int) -> None:
+        from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self._console: Console = Console(file=stream)
+        self._running: dict[Task, None] = {}
+        self._progress: Progress = Progress(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._bar: TaskID = self._progress.add_task("", total=variants)
+
+    def __enter__(self) -> Live:  # noqa: PYI034
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar; callable from any thread."""
+        self._console.print(text, style="dim", markup=False, highlight=False)
+
+    def started(self, task: Task) -> None:
+        """Show the task beside the bar."""
+        self._running[task] = None
+        self._describe()
+
+    def finished(self, task: Task, result: object) -> None:
+        """Take the task from the bar; print a build's output when it failed."""
+        self._running.pop(task, None)
+        self._describe()
+        for line in failure_lines(task, result):
+            self._console.print(line, markup=False, highlight=False)
+
+    def recorded(self, record: Record) -> None:
+        """Move the bar."""
+        for task in [task for task in self._running if task.name == record.variant]:
+            del self._running[task]
+        self._progress.advance(self._bar)
+        self._describe()
+
+    def _describe(self) -> None:
+        verbs = {Step.IMAGE: "preparing", Step.BUILD: "building", Step.VARIANT: "running"}
+        words = (f"{verbs[task.step]} {task.name}" for task in self._running)
+        self._progress.update(self._bar, description=", ".join(words))
+
+
+def failure_lines(task: Task, result: object) -> tuple[str, ...]:
+    """Return a failed task in lines: a build's with its output, once for the stage."""
+    if not isinstance(result, Failed):
+        return ()
+    error = result.error
+    if isinstance(error, BuildFailed):
+        log = tuple(f"  | {line}" for line in error.log.splitlines())
+        return (f"build failed: {task.name}: {error}", *log)
+    return (f"{task.step} {task.name}: {error}",)
+
+
+def print_report(records: Sequence[Record], stream: TextIO) -> None:
+    """Print the table, what needs words, and the stand-ins that were used."""
+    from rich.console import Console  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
+
+    terminal = stream.isatty()
+    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False)
+    console.print(table.table(records, times=console.width >= TIMES_WIDTH))
+    for outcome, text, ids in table.notes(records):
+        console.print()
+        console.print(f"{outcome}: {', '.join(ids)}", markup=False, style="bold", soft_wrap=True)
+        console.print(f"  {text}", markup=False, soft_wrap=True)
+    if names := table.stand_ins(records):
+        console.print("\nstand-ins:", style="bold")
+        for name in names:
+            console.print(f"  {name}", markup=False, soft_wrap=True)
+    console.print()

@@ -1,0 +1,151 @@
+"""Records to the series' closing table: rows are pure text, rich lays them out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nox_variants.model import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Table
+
+    from nox_variants.record import Record
+
+_STYLES = {
+    Outcome.PASSED: "green",
+    Outcome.FAILED: "bold red",
+    Outcome.XFAILED: "cyan",
+    Outcome.XPASSED: "bold red",
+    Outcome.ERROR: "bold magenta",
+    Outcome.SKIPPED: "yellow",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table, as text."""
+
+    variant: str
+    linkage: str
+    binary: str
+    content: str
+    factor: str
+    build: str
+    smoke: str
+    verdict: str
+    cause: str
+    outcome: Outcome
+
+
+def size(number: int) -> str:
+    """Return bytes in decimal units with three digits, as `docker images` does: ``94.2 kB``."""
+    value, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:  # noqa: PLR2004  # 999.5 would be shown as 1000
+            break
+        value, unit = value / 1000, larger
+    return f"{number} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with a fitting unit: ``3 ms``, ``0.42 s``, ``12.3 s``."""
+    if seconds < 0.0995:  # noqa: PLR2004
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"  # noqa: PLR2004
+
+
+def rows(records: Sequence[Record]) -> tuple[Row, ...]:
+    """Return one row per record; factors are against the single-stage image of each program."""
+    baselines = _baselines(records)
+    return tuple(_row(record, baselines.get(record.program)) for record in records)
+
+
+def _baselines(records: Iterable[Record]) -> dict[str, int]:
+    """Return the content size of each program's first single-stage image."""
+    found: dict[str, int] = {}
+    for record in records:
+        if record.single_stage and record.sizes is not None:
+            found.setdefault(record.program, record.sizes.content)
+    return found
+
+
+def _row(record: Record, baseline: int | None) -> Row:
+    sizes, seconds = record.sizes, record.seconds
+    return Row(
+        variant=record.variant,
+        linkage=record.linkage.actual.value if record.linkage else "",
+        binary=size(sizes.binary) if sizes else "",
+        content=size(sizes.content) if sizes else "",
+        factor=f"{baseline / sizes.content:,.3g}x" if sizes and baseline and sizes.content else "",
+        build=_build_time(record),
+        smoke="" if seconds.smoke is None else duration(seconds.smoke),
+        verdict=record.verdict.value if record.verdict else "",
+        cause=record.cause.value if record.cause else "",
+        outcome=record.outcome,
+    )
+
+
+def _build_time(record: Record) -> str:
+    if record.seconds.build is None:
+        return ""
+    return "cached" if record.build_cached else duration(record.seconds.build)
+
+
+def stand_ins(records: Iterable[Record]) -> tuple[str, ...]:
+    """Return a note per image that only stood in for the one it is named after."""
+    used = {image.name: image for record in records for image in record.images if image.stand_in}
+    return tuple(
+        f"{name}: {image.source} packages {image.reference}, not the image of that name"
+        for name, image in sorted(used.items())
+    )
+
+
+def summary(records: Sequence[Record]) -> str:
+    """Return the line that counts: ``24 variants: 17 passed, 5 xfailed, 2 skipped``."""
+    counts = Counter(record.outcome for record in records)
+    parts = [f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome]]
+    noun = "variant" if len(records) == 1 else "variants"
+    return f"{len(records)} {noun}: {', '.join(parts)}" if parts else f"0 {noun}"
+
+
+def notes(records: Iterable[Record]) -> tuple[tuple[Outcome, str, tuple[str, ...]], ...]:
+    """Return outcome, sentence and ids for what needs words; equal sentences are said once."""
+    found: dict[tuple[Outcome, str], list[str]] = {}
+    for record in records:
+        text = record.reason or (record.explanation if record.outcome.bad else "")
+        if text:
+            found.setdefault((record.outcome, text), []).append(record.variant)
+    return tuple((outcome, text, tuple(ids)) for (outcome, text), ids in found.items())
+
+
+def table(records: Sequence[Record], *, times: bool = True) -> Table:
+    """Return the table for a terminal.
+
+    Args:
+        records: In the order of the rows.
+        times: Whether there is room for the columns of build and smoke time.
+    """
+    from rich.table import Table  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
+    from rich.text import Text  # noqa: PLC0415
+
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made.add_column("variant", no_wrap=True)
+    made.add_column("linkage", no_wrap=True)
+    for name in ("binary", "content", "factor", *(("build", "smoke") if times else ())):
+        made.add_column(name, justify="right", no_wrap=True)
+    for name in ("verdict", "cause", "outcome"):
+        made.add_column(name, no_wrap=True)
+    previous = ""
+    for record, row in zip(records, rows(records), strict=True):
+        if previous not in {"", record.program}:
+            made.add_row()
+        previous = record.program
+        cells = [row.variant, row.linkage, row.binary, row.content, row.factor]
+        cells += [row.build, row.smoke] if times else []
+        cells += [row.verdict, row.cause]
+        made.add_row(*map(Text, cells), Text(row.outcome.value, style=_STYLES[row.outcome]))
+    return made
