@@ -1,0 +1,140 @@
+"""An engine that does nothing and answers as it was told: for tests, ours and yours."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from nox_variants import names
+from nox_variants.errors import VariantsError
+from nox_variants.model import (
+    Artifact,
+    Build,
+    Digest,
+    ElfFacts,
+    EngineInfo,
+    EngineName,
+    Linkage,
+    LinkMode,
+    Observation,
+    PreparedImage,
+    RootFacts,
+    Sizes,
+    SourceKind,
+    VariantImage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nox_variants.model import BuildStage, Image, Plan, Smoke
+
+
+@dataclass(kw_only=True)
+class FakeEngine:
+    """Answers from tables; what is not in a table works.
+
+    Attributes:
+        images: Errors of :meth:`prepare`, by image name.
+        builds: Errors of :meth:`build`, by build image name.
+        facts: Link facts of what is built, by build image name.
+        seen: Observations or errors of :meth:`smoke`, by tag.
+        roots: Root facts, by tag.
+        calls: What was called, in order: ``("prepare", "gcc")``.
+    """
+
+    images: Mapping[str, VariantsError] = field(default_factory=dict)
+    builds: Mapping[str, VariantsError] = field(default_factory=dict)
+    facts: Mapping[str, ElfFacts] = field(default_factory=dict)
+    seen: Mapping[str, Observation | VariantsError] = field(default_factory=dict)
+    roots: Mapping[str, RootFacts] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def probe(self) -> EngineInfo:
+        """Return a version that no real engine has."""
+        return EngineInfo(name=EngineName.EMBEDDED, version="0-fake")
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return an image of one layer."""
+        self.calls.append(("prepare", image.name))
+        if image.name in self.images:
+            raise self.images[image.name]
+        digest = _digest(image.name)
+        return PreparedImage(
+            name=image.name,
+            kind=SourceKind.APT,
+            reference="fake",
+            digest=digest,
+            stand_in=True,
+            packages=("libc6=1",),
+            layers=(digest,),
+            content=1000,
+        )
+
+    def build(self, stage: BuildStage, image: PreparedImage) -> Build:
+        """Return a static or dynamic artifact, as the stage's commands say."""
+        self.calls.append(("build", f"{image.name}: {' && '.join(stage.commands)}"))
+        if image.name in self.builds:
+            raise self.builds[image.name]
+        path = stage.artifacts[0]
+        artifact = Artifact(
+            path=path,
+            file=stage.source,
+            size=100,
+            digest=_digest(path),
+            facts=self.facts.get(image.name, _facts(stage)),
+        )
+        return Build(key=_digest(repr(stage)), artifacts=(artifact,), seconds=0.5, cached=False)
+
+    def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
+        """Return an image of the base's layers and one more."""
+        tag = names.image_tag(plan.variant)
+        self.calls.append(("assemble", tag))
+        size = build.artifacts[0].size
+        return VariantImage(
+            config_digest=_digest(tag),
+            tag=f"{plan.variant.program}:{tag}",
+            path=f"images/{tag}",
+            layers=(*base.layers, _digest(build.key)),
+            sizes=Sizes(binary=size, content=base.content + size, above_base=size),
+            cmd=plan.run.cmd,
+        )
+
+    def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
+        """Return the observation of the table, or one that is as expected."""
+        self.calls.append(("smoke", image.tag))
+        answer = self.seen.get(image.tag)
+        if isinstance(answer, VariantsError):
+            raise answer
+        return answer or Observation(
+            started=True, exit_code=smoke.exit_code, stdout=smoke.stdout or "", seconds=0.01
+        )
+
+    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:  # noqa: ARG002  # the contract's
+        """Return the facts of the table, or a root without anything."""
+        self.calls.append(("root_facts", image.tag))
+        return self.roots.get(image.tag, RootFacts())
+
+    def cancel(self) -> None:
+        """Take note."""
+        self.cancelled.set()
+
+
+def _facts(stage: BuildStage) -> ElfFacts:
+    if any(LinkMode.STATIC in line or LinkMode.MUSL in line for line in stage.commands):
+        return ElfFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)
+    return ElfFacts(
+        linkage=Linkage.GLIBC_DYNAMIC,
+        machine="x86_64",
+        bits=64,
+        interpreter="/lib64/ld-linux-x86-64.so.2",
+        needed=("libc.so.6",),
+        glibc="2.34",
+    )
+
+
+def _digest(text: str) -> Digest:
+    return Digest(f"sha256:{sha256(text.encode()).hexdigest()}")
