@@ -560,7 +560,8 @@ class Observation:
     Attributes:
         started: Whether the kernel executed the program at all.
         exec_error: The engine's words when it did not.
-        exit_code: None when it did not end by itself.
+        exit_code: None when a limit ended it; 128 and the signal's number when a signal did, as
+            `docker run` reports it.
         signal: The number of the signal that ended it, else None.
         stdout: Decoded as UTF-8 with replacement, bounded.
         stderr: Likewise.
