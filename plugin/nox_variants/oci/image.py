@@ -1,0 +1,77 @@
+"""Image configurations and manifests as bytes (OCI image-spec, config.md and manifest.md)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from nox_variants.oci.digest import canonical_json, sha256_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nox_variants.model import Digest, Pairs
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def config(
+    layers: Sequence[Digest],
+    *,
+    cmd: Sequence[str],
+    env: Pairs,
+    workdir: str,
+    created: int,
+    platform: str,
+) -> bytes:
+    """Return an image configuration: equal arguments, equal bytes.
+
+    Args:
+        layers: Diff ids, base first.
+        cmd: The command, exec form.
+        env: The environment.
+        workdir: The working directory.
+        created: Seconds since 1970.
+        platform: ``linux/amd64``.
+    """
+    system, _, architecture = platform.partition("/")
+    moment = dt.datetime.fromtimestamp(created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return canonical_json(
+        {
+            "architecture": architecture,
+            "os": system,
+            "created": moment,
+            "config": {
+                "Cmd": list(cmd),
+                "Env": [f"{name}={value}" for name, value in env],
+                "WorkingDir": workdir,
+            },
+            "rootfs": {"type": "layers", "diff_ids": list(layers)},
+            "history": [{"created": moment, "created_by": "nox-variants"} for _ in layers],
+        }
+    )
+
+
+def manifest(config_bytes: bytes, layers: Sequence[tuple[Digest, int]]) -> bytes:
+    """Return a manifest over uncompressed layers.
+
+    Args:
+        config_bytes: The image configuration.
+        layers: Digest and size of each layer's tar, base first.
+    """
+    return canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(CONFIG, sha256_bytes(config_bytes), len(config_bytes)),
+            "layers": [descriptor(LAYER, digest, size) for digest, size in layers],
+        }
+    )
+
+
+def descriptor(media_type: str, digest: Digest, size: int) -> dict[str, object]:
+    """Return a descriptor (OCI image-spec, descriptor.md)."""
+    return {"mediaType": media_type, "digest": digest, "size": size}
