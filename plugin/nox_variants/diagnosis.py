@@ -1,4 +1,8 @@
-"""Observations to findings: does it work, and if not, why. Pure; facts in, sentences out."""
+"""Why a variant works or fails. Pure: what was seen in, a judgement with its reason out.
+
+What a program prints is untrusted: it is quoted, escaped and shortened before it gets into a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,28 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from nox_variants.model import Cause, Expected, Finding, Linkage, Outcome, Verdict
+from nox_variants.model import Cause, Finding, Linkage, Outcome, Verdict
 
 if TYPE_CHECKING:
     from nox_variants.errors import BuildFailed
-    from nox_variants.model import ElfFacts, Observation, RootFacts, Smoke
+    from nox_variants.model import ElfFacts, Expected, Observation, RootFacts, Smoke
 
-_LOADER_EXIT_CODE = 127
+NOT_FOUND = 127
+"""The exit code of a loader that lacks a library (and of a shell that lacks a command)."""
+
 _QUOTED = 60
-_MATCHED = 65536
-
-_MISSING_LIBRARY = (
-    re.compile(r"error while loading shared libraries: ([^:\s]{1,200}): cannot open shared object"),
-    re.compile(r"Error loading shared library ([^:\s]{1,200}):"),
+_SEARCHED = 65536
+_MISSING_LIBRARY = re.compile(
+    r"error while loading shared libraries: ([^\s:]{1,255}): cannot open"  # glibc, elf/dl-load.c
+    r"|Error loading shared library ([^\s:]{1,255}):"  # musl, ldso/dynlink.c
 )
-"""What the loaders of glibc and of musl say."""
+_SIBLINGS = {"x86_64": "i686", "aarch64": "arm", "ppc64le": "ppc64", "mips64": "mips"}
+"""Machines whose kernels often run another machine's programs too."""
 
 
 def needs_root(seen: Observation) -> bool:
-    """Tell whether judging takes facts of the root filesystem: only for some failures."""
-    return not seen.started or seen.exit_code == _LOADER_EXIT_CODE
+    """Tell whether judging takes facts of the root filesystem: only some failures do."""
+    return not seen.started or seen.exit_code == NOT_FOUND
 
 
 def judge(
@@ -38,32 +44,68 @@ def judge(
     run_image: str,
     cmd: tuple[str, ...],
 ) -> Finding:
-    """Return the verdict of a smoke run, with its cause.
+    """Judge one smoke run; the first cause that applies is the cause.
 
     Args:
-        facts: Of the artifact.
-        root: Of the run image, where :func:`needs_root` says so.
-        seen: What was observed.
+        facts: What the artifact says about itself.
+        root: What the run image offers; None when :func:`needs_root` said no.
+        seen: What was seen.
         smoke: What was expected, and the limits.
         platform_machine: The machine that ran it, in ``uname -m`` words.
-        run_image: Its name, for the sentence.
+        run_image: The run image's name, for the sentence.
         cmd: The image's command.
     """
+    stopped = _stopped(seen, smoke)
+    if stopped:
+        return stopped
+    if not seen.started:
+        reason = _unfit(facts, root, _machine(platform_machine), run_image)
+        return reason or _not_executable(seen, run_image, cmd)
     return (
-        _limit(seen, smoke)
-        or _not_started(facts, root, seen, platform_machine, run_image, cmd)
-        or _missing_library(facts, root, seen, run_image)
+        _missing_library(root, seen, run_image)
         or _ended_badly(seen, smoke)
         or _wrong_output(seen, smoke)
         or Finding(verdict=Verdict.WORKS)
     )
 
 
-def _fails(cause: Cause, explanation: str) -> Finding:
-    return Finding(verdict=Verdict.FAILS, cause=cause, explanation=explanation)
+def judge_build_failure(error: BuildFailed) -> Finding:
+    """Return the finding for every variant that needed a failed build stage."""
+    return _fails(Cause.BUILD_FAILED, error.message)
 
 
-def _limit(seen: Observation, smoke: Smoke) -> Finding | None:
+def outcome(expected: Expected, finding: Finding, mismatch: str | None) -> tuple[Outcome, str]:
+    """Hold a finding against what is expected.
+
+    Args:
+        expected: What the file says.
+        finding: What came out.
+        mismatch: A sentence when the artifact is not linked as asked.
+
+    Returns:
+        The outcome, and why it is bad; empty when it is not.
+    """
+    if mismatch and finding.cause is not Cause.BUILD_FAILED:
+        return Outcome.FAILED, mismatch
+    if expected.verdict is Verdict.WORKS:
+        works = finding.verdict is Verdict.WORKS
+        return (Outcome.PASSED, "") if works else (Outcome.FAILED, finding.explanation)
+    if finding.verdict is Verdict.WORKS:
+        return Outcome.XPASSED, f"works, but {_expectation(expected)}: correct the expectation"
+    if expected.cause in {None, finding.cause}:
+        return Outcome.XFAILED, ""
+    reason = f"fails with {finding.cause}, but {_expectation(expected)}"
+    return Outcome.FAILED, f"{reason}: {finding.explanation}"
+
+
+def _expectation(expected: Expected) -> str:
+    where = str(expected.location) if expected.location else "the file"
+    cause = f" with {expected.cause}" if expected.cause else ""
+    return f"{where} expects it to fail{cause}"
+
+
+def _stopped(seen: Observation, smoke: Smoke) -> Finding | None:
+    """Return the finding for a run that one of its limits ended."""
     if seen.timed_out:
         return _fails(Cause.TIMEOUT, f"did not end within {smoke.timeout:g} s")
     if seen.process_limit:
@@ -73,59 +115,66 @@ def _limit(seen: Observation, smoke: Smoke) -> Finding | None:
     return None
 
 
-def _not_started(
-    facts: ElfFacts,
-    root: RootFacts | None,
-    seen: Observation,
-    machine: str,
-    run_image: str,
-    cmd: tuple[str, ...],
-) -> Finding | None:
-    if seen.started:
-        return None
-    if facts.machine and facts.machine != machine:
-        return _fails(
-            Cause.WRONG_ARCHITECTURE, f"is built for {facts.machine}, and this machine is {machine}"
-        )
-    missing = (
-        bool(facts.interpreter) and root is not None and facts.interpreter not in root.interpreters
+def _unfit(facts: ElfFacts, root: RootFacts | None, machine: str, run_image: str) -> Finding | None:
+    """Return why a program that did not start could not, as far as file and root tell."""
+    foreign = bool(facts.machine) and facts.machine != machine
+    if foreign and facts.machine != _SIBLINGS.get(machine):
+        return _wrong_architecture(facts, machine)
+    if root is not None and facts.interpreter not in {"", *root.loaders, *root.interpreters}:
+        return _missing_interpreter(facts, run_image)
+    return _wrong_architecture(facts, machine) if foreign else None
+
+
+def _machine(word: str) -> str:
+    """Return a word of ``uname -m``, or of Docker, as :class:`ElfFacts` has it."""
+    if word.startswith("arm") and word != "arm64":
+        return "arm"
+    if re.fullmatch("i[3-6]86", word):
+        return "i686"
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(word, word)
+
+
+def _wrong_architecture(facts: ElfFacts, machine: str) -> Finding:
+    return _fails(
+        Cause.WRONG_ARCHITECTURE, f"is built for {facts.machine}, and this machine is {machine}"
     )
-    if missing and facts.linkage is Linkage.SCRIPT:
+
+
+def _missing_interpreter(facts: ElfFacts, run_image: str) -> Finding:
+    path = _plain(facts.interpreter)
+    if facts.linkage is Linkage.SCRIPT:
         return _fails(
             Cause.NOT_EXECUTABLE,
-            f"is a script for {quote(facts.interpreter)}, which {run_image} does not have",
+            f"is a script for {path}, which {run_image} does not have: "
+            "run it in an image that has it",
         )
-    if missing:
-        return _fails(Cause.MISSING_LOADER, _missing_loader(facts, run_image))
+    libc = {Linkage.GLIBC_DYNAMIC: "with glibc", Linkage.MUSL_DYNAMIC: "with musl"}
     return _fails(
-        Cause.NOT_EXECUTABLE, f"{quote(' '.join(cmd))} cannot be executed: {quote(seen.exec_error)}"
+        Cause.MISSING_LOADER,
+        f"needs the loader {path}, which {run_image} does not have: "
+        f"link it statically, or run it in an image {libc.get(facts.linkage, 'that has it')}",
     )
 
 
-def _missing_loader(facts: ElfFacts, run_image: str) -> str:
-    libc = {Linkage.GLIBC_DYNAMIC: "glibc", Linkage.MUSL_DYNAMIC: "musl"}.get(
-        facts.linkage, "that loader"
-    )
-    return (
-        f"needs the loader {facts.interpreter}, which {run_image} does not have: "
-        f"link it statically, or run it in an image with {libc}"
-    )
+def _not_executable(seen: Observation, run_image: str, cmd: tuple[str, ...]) -> Finding:
+    program = quote(cmd[0]) if cmd else "an image without a command"
+    said = f": {quote(seen.exec_error)}" if seen.exec_error else ""
+    return _fails(Cause.NOT_EXECUTABLE, f"{program} cannot be executed in {run_image}{said}")
 
 
-def _missing_library(
-    facts: ElfFacts, root: RootFacts | None, seen: Observation, run_image: str
-) -> Finding | None:
-    if seen.exit_code != _LOADER_EXIT_CODE or root is None or not facts.needed:
+def _missing_library(root: RootFacts | None, seen: Observation, run_image: str) -> Finding | None:
+    """Believe the loader's words only when the root agrees: any program may print them."""
+    found = _MISSING_LIBRARY.search(seen.stderr[:_SEARCHED])
+    if seen.exit_code != NOT_FOUND or root is None or not found:
         return None
-    for pattern in _MISSING_LIBRARY:
-        found = pattern.search(seen.stderr)
-        if found and found.group(1) not in root.libraries:
-            return _fails(
-                Cause.MISSING_LIBRARY,
-                f"needs the library {quote(found.group(1))}, which {run_image} does not have: "
-                "link it statically, or run it in an image that has it",
-            )
-    return None
+    name = found[1] or found[2]
+    if name in root.libraries:
+        return None
+    return _fails(
+        Cause.MISSING_LIBRARY,
+        f"needs the library {_plain(name)}, which {run_image} does not have: "
+        "link it statically, or run it in an image that has it",
+    )
 
 
 def _ended_badly(seen: Observation, smoke: Smoke) -> Finding | None:
@@ -133,7 +182,7 @@ def _ended_badly(seen: Observation, smoke: Smoke) -> Finding | None:
         return None
     if seen.signal is not None:
         return _fails(
-            Cause.KILLED_BY_SIGNAL, f"was ended by {_signal_name(seen.signal)}{_last_words(seen)}"
+            Cause.KILLED_BY_SIGNAL, f"was killed by {_signal(seen.signal)}{_last_words(seen)}"
         )
     return _fails(
         Cause.EXIT_CODE,
@@ -141,7 +190,7 @@ def _ended_badly(seen: Observation, smoke: Smoke) -> Finding | None:
     )
 
 
-def _signal_name(number: int) -> str:
+def _signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -149,14 +198,15 @@ def _signal_name(number: int) -> str:
 
 
 def _last_words(seen: Observation) -> str:
-    lines = seen.stderr.strip().splitlines()
-    return f": {quote(lines[-1])}" if lines else ""
+    lines = seen.stderr[-_SEARCHED:].strip().splitlines()
+    return f"; the last line of standard error is {quote(lines[-1])}" if lines else ""
 
 
 def _wrong_output(seen: Observation, smoke: Smoke) -> Finding | None:
     if smoke.stdout is not None and seen.stdout != smoke.stdout:
-        return _fails(Cause.WRONG_OUTPUT, _difference(smoke.stdout, seen.stdout))
-    if smoke.matches is not None and not re.search(smoke.matches, seen.stdout[:_MATCHED]):
+        return _fails(Cause.WRONG_OUTPUT, _difference(seen.stdout, smoke.stdout))
+    # The pattern is the user's own, and may backtrack: what it is tried on is bounded.
+    if smoke.matches is not None and not re.search(smoke.matches, seen.stdout[:_SEARCHED]):
         return _fails(
             Cause.WRONG_OUTPUT,
             f"printed {quote(seen.stdout)}, in which {quote(smoke.matches)} does not match",
@@ -164,55 +214,23 @@ def _wrong_output(seen: Observation, smoke: Smoke) -> Finding | None:
     return None
 
 
-def _difference(expected: str, actual: str) -> str:
-    """Return where two outputs part, quoted from there."""
-    common = 0
-    for one, other in zip(expected, actual, strict=False):
-        if one != other:
-            break
-        common += 1
-    start = max(0, common - _QUOTED // 3)
-    line = expected.count("\n", 0, common) + 1
-    return (
-        f"printed {quote(actual[start:])}, not {quote(expected[start:])} (line {line})"
-        if start
-        else f"printed {quote(actual)}, not {quote(expected)}"
-    )
+def _difference(got: str, expected: str) -> str:
+    """Return a little of two texts, from where they part."""
+    pairs = enumerate(zip(got, expected, strict=False))
+    at = next((n for n, (one, other) in pairs if one != other), min(len(got), len(expected)))
+    begin = max(0, at - _QUOTED // 3)
+    where = f" from line {expected.count(chr(10), 0, at) + 1} on" if begin else ""
+    return f"printed {quote(got[begin:])}, not {quote(expected[begin:])}{where}"
 
 
 def quote(text: str) -> str:
     """Return untrusted text in quotes, shortened, with control characters escaped."""
-    return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}...")
+    return repr(text) if len(text) <= _QUOTED else f"{text[:_QUOTED]!r}..."
 
 
-def judge_build_failure(error: BuildFailed) -> Finding:
-    """Return the finding for every variant that needed a failed build."""
-    return _fails(Cause.BUILD_FAILED, error.message)
+def _plain(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 255 else quote(name)  # noqa: PLR2004  # NAME_MAX
 
 
-def outcome(expected: Expected, finding: Finding, mismatch: str | None) -> tuple[Outcome, str]:
-    """Hold a finding against the expectation.
-
-    Args:
-        expected: What the file says.
-        finding: What was found.
-        mismatch: A sentence when the artifact is not linked as asked.
-
-    Returns:
-        The outcome, and a sentence where it is bad and the finding alone does not say why.
-    """
-    if mismatch:
-        return Outcome.FAILED, mismatch
-    where = f" ({expected.location})" if expected.location else ""
-    if finding.verdict is Verdict.WORKS:
-        if expected.verdict is Verdict.WORKS:
-            return Outcome.PASSED, ""
-        return Outcome.XPASSED, f"works, but is expected to fail{where}: correct the expectation"
-    if expected.verdict is Verdict.WORKS:
-        return Outcome.FAILED, finding.explanation
-    if expected.cause in {None, finding.cause}:
-        return Outcome.XFAILED, ""
-    return (
-        Outcome.FAILED,
-        f"fails with {finding.cause}, but {expected.cause} is expected{where}: {finding.explanation}",
-    )
+def _fails(cause: Cause, explanation: str) -> Finding:
+    return Finding(verdict=Verdict.FAILS, cause=cause, explanation=explanation)

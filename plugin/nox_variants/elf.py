@@ -1,9 +1,17 @@
-"""Program files to facts: read with pyelftools, never executed. Any bytes are welcome."""
+"""What a program file says about itself: read with pyelftools, never executed, not believed.
+
+Only program headers are looked at: they are what the kernel and the loader use, and section
+headers may be stripped or wrong. All reading goes through a window that is bounded in bytes and
+steps, so that no file, however made, takes long or much memory.
+"""
 
 from __future__ import annotations
 
-import posixpath
-from typing import IO, TYPE_CHECKING, Any
+import io
+import os
+import stat
+import struct
+from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
 
 from nox_variants.model import ElfFacts, Linkage
 
@@ -11,30 +19,77 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from elftools.elf.elffile import ELFFile
-
 MAGIC = b"\x7fELF"
+
 SHEBANG_LENGTH = 256
-"""What the kernel reads of a script's first line (linux/binfmts.h, BINPRM_BUF_SIZE)."""
+"""What Linux reads of a script's first line (linux/binfmts.h, BINPRM_BUF_SIZE)."""
 
 HEADER_LENGTH = 20
 """Bytes of an ELF header up to and with e_machine."""
 
+_PATH_LENGTH = 4096
+_SEGMENTS = 256
+_ENTRIES = 4096
+_NEEDED = 512
+_NOTES = 256
+_READ_BYTES = 16 << 20
+_READ_CALLS = 100_000
 _DF_1_PIE = 0x08000000
-_MOST_ENTRIES = 4096
+_BITS = {1: 32, 2: 64}
+_ORDERS = {1: "<", 2: ">"}
 _MACHINES = {
     3: "i686",
-    8: "mips",
     20: "ppc",
-    21: "ppc64le",
     22: "s390x",
     40: "arm",
     62: "x86_64",
     183: "aarch64",
-    243: "riscv64",
     258: "loongarch64",
 }
-_LITTLE, _BIG = 1, 2
+_MIPS, _PPC64, _RISCV = 8, 21, 243
+_GLIBC_LOADERS = ("ld-linux", "ld64.so", "ld.so")
+
+
+class ElfJson(TypedDict):
+    """:class:`~nox_variants.model.ElfFacts` on disk."""
+
+    linkage: str
+    machine: str
+    bits: int
+    interpreter: str
+    needed: list[str]
+    glibc: str
+    abi_tag: bool
+
+
+def to_json(facts: ElfFacts) -> ElfJson:
+    """Return facts as JSON values."""
+    return ElfJson(
+        linkage=facts.linkage.value,
+        machine=facts.machine,
+        bits=facts.bits,
+        interpreter=facts.interpreter,
+        needed=list(facts.needed),
+        glibc=facts.glibc,
+        abi_tag=facts.abi_tag,
+    )
+
+
+def from_json(values: ElfJson) -> ElfFacts:
+    """Return the facts that :func:`to_json` wrote.
+
+    Raises:
+        KeyError, ValueError, TypeError: These are not such values.
+    """
+    return ElfFacts(
+        linkage=Linkage(values["linkage"]),
+        machine=values["machine"],
+        bits=values["bits"],
+        interpreter=values["interpreter"],
+        needed=tuple(values["needed"]),
+        glibc=values["glibc"],
+        abi_tag=values["abi_tag"],
+    )
 
 
 def read_facts(path: Path) -> ElfFacts:
@@ -43,130 +98,228 @@ def read_facts(path: Path) -> ElfFacts:
     A file that is no ELF file and no script, and an ELF file that cannot be understood, are
     :attr:`Linkage.OTHER`: the kernel will say what it thinks of them.
 
-    Args:
-        path: A regular file.
+    Raises:
+        OSError: The file cannot be opened or read.
     """
-    with path.open("rb") as file:
+    # Not blocking: a FIFO among a build's artifacts must not stop us for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # opened above, not blocking
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ElfFacts(linkage=Linkage.OTHER)
         head = file.read(SHEBANG_LENGTH)
         if head.startswith(b"#!"):
             return ElfFacts(linkage=Linkage.SCRIPT, interpreter=_interpreter(head))
         if not head.startswith(MAGIC):
             return ElfFacts(linkage=Linkage.OTHER)
+        facts = ElfFacts(linkage=Linkage.OTHER, machine=machine(head), bits=_bits(head))
         try:
-            return _elf_facts(file)
-        except Exception:  # noqa: BLE001  # pyelftools raises anything on hostile input
-            return ElfFacts(linkage=Linkage.OTHER, machine=machine(head), bits=_bits(head))
+            return _read_elf(file, head, facts)
+        except Exception:  # noqa: BLE001  # a hostile file makes the parser raise anything at all
+            return facts
 
 
 def machine(head: bytes) -> str:
     """Return the machine of an ELF header in ``uname -m`` words; empty when it is none.
 
     Args:
-        head: At least :data:`HEADER_LENGTH` bytes (ELF specification, "ELF header").
+        head: At least :data:`HEADER_LENGTH` bytes (ELF specification, "ELF Header").
     """
-    if not head.startswith(MAGIC) or len(head) < HEADER_LENGTH or head[5] not in {_LITTLE, _BIG}:
+    if len(head) < HEADER_LENGTH or not head.startswith(MAGIC) or head[5] not in _ORDERS:
         return ""
-    number = int.from_bytes(head[18:20], "little" if head[5] == _LITTLE else "big")
+    order = _ORDERS[head[5]]
+    (number,) = struct.unpack(f"{order}H", head[18:20])
+    if number == _PPC64:
+        return "ppc64le" if order == "<" else "ppc64"
+    if number == _RISCV:
+        return f"riscv{_bits(head)}"
+    if number == _MIPS:
+        return "mips64" if _bits(head) == 64 else "mips"  # noqa: PLR2004  # bits
     return _MACHINES.get(number, f"machine-{number}")
 
 
 def _bits(head: bytes) -> int:
-    return {1: 32, 2: 64}.get(head[4], 0) if len(head) > HEADER_LENGTH else 0
+    return _BITS.get(head[4], 0) if len(head) >= HEADER_LENGTH else 0
 
 
 def _interpreter(head: bytes) -> str:
-    """Return the path behind ``#!``; a carriage return stays, for it is part of the path."""
+    """Return the path behind ``#!``; a carriage return stays, for the kernel keeps it too."""
     line = head[2:].split(b"\n", 1)[0].strip(b" \t")
-    return line.split(b" ", 1)[0].split(b"\t", 1)[0].decode(errors="replace")
+    return _text(line.replace(b"\t", b" ").split(b" ", 1)[0])
 
 
-def _elf_facts(file: IO[bytes]) -> ElfFacts:
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _read_elf(file: IO[bytes], head: bytes, facts: ElfFacts) -> ElfFacts:
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # 45 ms, once per compile
 
-    elf = ELFFile(file)
-    file.seek(0)
-    head = file.read(HEADER_LENGTH)
-    interpreter = next(
-        (
-            segment.get_interp_name()
-            for segment in _segments(elf, "PT_INTERP")
-            if segment["p_filesz"] < _MOST_ENTRIES
-        ),
-        "",
-    )
-    dynamic = next(_segments(elf, "PT_DYNAMIC"), None)
-    needed, pie = _dynamic_facts(dynamic)
-    return ElfFacts(
-        linkage=_linkage(elf, interpreter, needed, pie=pie),
-        machine=machine(head),
-        bits=int(elf.elfclass),
-        interpreter=interpreter,
-        needed=needed,
-        glibc=_highest_glibc(elf),
-        abi_tag=_has_abi_tag(elf),
-    )
+    window = _Window(file, _without_sections(head))
+    return _Reader(ELFFile(cast("IO[bytes]", window))).facts(facts)
 
 
-def _segments(elf: ELFFile, kind: str) -> Iterator[Any]:
-    if elf.num_segments() > _MOST_ENTRIES:
-        return iter(())
-    return (segment for segment in elf.iter_segments() if segment["p_type"] == kind)
+def _without_sections(head: bytes) -> bytes:
+    """Return the ELF header with no section headers: they are neither needed nor trusted."""
+    wide = _bits(head) == 64  # noqa: PLR2004  # bits
+    e_shoff, e_shnum = (0x28, 0x3C) if wide else (0x20, 0x30)
+    blank = bytearray(head[: 0x40 if wide else 0x34])
+    blank[e_shoff : e_shoff + (8 if wide else 4)] = bytes(8 if wide else 4)
+    blank[e_shnum : e_shnum + 4] = bytes(4)
+    return bytes(blank)
 
 
-def _dynamic_facts(dynamic: Any) -> tuple[tuple[str, ...], bool]:
-    """Return DT_NEEDED in order, and whether DF_1_PIE is set."""
-    needed, pie = [], False
-    if dynamic is not None:
-        for number, tag in enumerate(dynamic.iter_tags()):
-            if number > _MOST_ENTRIES:
-                break
-            if tag.entry.d_tag == "DT_NEEDED":
-                needed.append(str(tag.needed))
-            elif tag.entry.d_tag == "DT_FLAGS_1":
-                pie = bool(tag.entry.d_val & _DF_1_PIE)
-    return tuple(needed), pie
+class _Window(io.RawIOBase):
+    """A file behind a replaced header, with an end to how much and how often is read."""
+
+    def __init__(self, file: IO[bytes], header: bytes) -> None:
+        super().__init__()
+        self._file = file
+        self._header = header
+        self._bytes = _READ_BYTES
+        self._calls = _READ_CALLS
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read, within what is left to be read."""
+        self._calls -= 1
+        if self._calls < 0 or not 0 <= size <= self._bytes:
+            raise ValueError(size)
+        at = self._file.tell()
+        data = self._file.read(size)
+        self._bytes -= len(data)
+        covered = self._header[at : at + len(data)]
+        return covered + data[len(covered) :]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move; where to is not checked, there is nothing to read behind the end."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return where the next read begins."""
+        return self._file.tell()
 
 
-def _linkage(elf: ELFFile, interpreter: str, needed: tuple[str, ...], *, pie: bool) -> Linkage:
-    name = posixpath.basename(interpreter)
+class _Reader:
+    """Reads program headers and what they point to. Anything wrong raises anything."""
+
+    def __init__(self, elf: Any) -> None:
+        self._elf = elf
+        self._interpreter = ""
+        self._abi_tag = False
+        self._dynamic: dict[str, int] = {}
+        self._needed: list[int] = []
+
+    def facts(self, facts: ElfFacts) -> ElfFacts:
+        """Return what the file says, on top of what its header says."""
+        for number in range(_bounded(self._elf.num_segments(), _SEGMENTS)):
+            self._segment(self._elf.get_segment(number))
+        return ElfFacts(
+            linkage=self._linkage(),
+            machine=facts.machine,
+            bits=facts.bits,
+            interpreter=self._interpreter,
+            needed=tuple(self._string(offset) for offset in self._needed),
+            glibc=_highest(self._versions()),
+            abi_tag=self._abi_tag,
+        )
+
+    def _segment(self, segment: Any) -> None:
+        kind = segment["p_type"]
+        if kind == "PT_INTERP" and not self._interpreter:
+            self._interpreter = self._read_interpreter(segment)
+        elif kind == "PT_NOTE":
+            self._abi_tag = self._abi_tag or _has_abi_tag(segment)
+        elif kind == "PT_DYNAMIC":
+            self._read_dynamic(segment)
+
+    def _read_interpreter(self, segment: Any) -> str:
+        data = self._at(segment["p_offset"], _bounded(segment["p_filesz"], _PATH_LENGTH))
+        if data[-1:] != b"\0":
+            raise ValueError(data)  # the kernel refuses it too (fs/binfmt_elf.c)
+        return _text(data.split(b"\0", 1)[0])
+
+    def _read_dynamic(self, segment: Any) -> None:
+        for number, tag in enumerate(segment.iter_tags()):
+            _bounded(number, _ENTRIES)
+            name = tag.entry.d_tag
+            if name == "DT_NEEDED":
+                self._needed.append(tag.entry.d_val)
+                _bounded(len(self._needed), _NEEDED)
+            else:
+                self._dynamic[str(name)] = tag.entry.d_val
+
+    def _linkage(self) -> Linkage:
+        kind = self._elf["e_type"]
+        if kind not in {"ET_EXEC", "ET_DYN"}:
+            return Linkage.OTHER
+        if self._interpreter:
+            return _by_loader(self._interpreter)
+        if kind == "ET_EXEC":
+            return Linkage.STATIC
+        pie = self._dynamic.get("DT_FLAGS_1", 0) & _DF_1_PIE
+        return Linkage.STATIC_PIE if pie or not self._needed else Linkage.OTHER
+
+    def _versions(self) -> Iterator[str]:
+        """Yield the symbol versions needed (gABI supplement, "Version Dependencies")."""
+        if "DT_VERNEED" not in self._dynamic:
+            return
+        order = "<" if self._elf.little_endian else ">"
+        at = self._offset(self._dynamic["DT_VERNEED"])
+        for _ in range(_bounded(self._dynamic["DT_VERNEEDNUM"], _NEEDED)):
+            _, count, _, first, following = struct.unpack(f"{order}HHIII", self._at(at, 16))
+            yield from self._version_names(order, at + first, count)
+            at += following
+
+    def _version_names(self, order: str, at: int, count: int) -> Iterator[str]:
+        for _ in range(_bounded(count, _ENTRIES)):
+            _, _, _, name, following = struct.unpack(f"{order}IHHII", self._at(at, 16))
+            yield self._string(name)
+            at += following
+
+    def _string(self, offset: int) -> str:
+        data = self._at(self._offset(self._dynamic["DT_STRTAB"]) + offset, _PATH_LENGTH)
+        return _text(data.split(b"\0", 1)[0])
+
+    def _offset(self, address: int) -> int:
+        """Return where in the file the bytes of an address lie."""
+        return int(next(self._elf.address_offsets(address)))
+
+    def _at(self, offset: int, size: int) -> bytes:
+        self._elf.stream.seek(offset)
+        return bytes(self._elf.stream.read(size))
+
+
+def _bounded(number: int, most: int) -> int:
+    if number > most:
+        raise ValueError(number)
+    return number
+
+
+def _by_loader(interpreter: str) -> Linkage:
+    name = interpreter.rpartition("/")[2]
     if name.startswith("ld-musl"):
         return Linkage.MUSL_DYNAMIC
-    if name.startswith(("ld-linux", "ld64.so", "ld.so")):
+    if name.startswith(_GLIBC_LOADERS):
         return Linkage.GLIBC_DYNAMIC
-    if interpreter or needed:
-        return Linkage.OTHER_DYNAMIC
-    match elf["e_type"]:
-        case "ET_EXEC":
-            return Linkage.STATIC
-        case "ET_DYN" if pie or elf["e_entry"]:
-            return Linkage.STATIC_PIE
-        case _:
-            return Linkage.OTHER
+    return Linkage.OTHER_DYNAMIC
 
 
-def _highest_glibc(elf: ELFFile) -> str:
-    """Return the highest ``GLIBC_x.y`` that the version needs name, empty when there is none."""
-    from packaging.version import InvalidVersion, Version  # noqa: PLC0415
+def _has_abi_tag(segment: Any) -> bool:
+    """Tell whether glibc's start files left their note (LSB Core, "ABI note tag"); musl's do not."""
+    for number, note in enumerate(segment.iter_notes()):
+        _bounded(number, _NOTES)
+        if (note["n_name"], note["n_type"]) == ("GNU", "NT_GNU_ABI_TAG"):
+            return bool(note["n_desc"]["abi_os"] == "ELF_NOTE_OS_LINUX")
+    return False
 
-    section = elf.get_section_by_name(".gnu.version_r")
-    if section is None or not hasattr(section, "iter_versions"):
-        return ""
-    found: list[Version] = []
-    for _, versions in section.iter_versions():
-        for version in versions:
-            prefix, _, number = str(version.name).partition("_")
-            if prefix == "GLIBC" and len(found) < _MOST_ENTRIES:
-                try:
-                    found.append(Version(number))
-                except InvalidVersion:
-                    continue
+
+def _highest(versions: Iterator[str]) -> str:
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415  # with the parser
+
+    found = []
+    for name in versions:
+        prefix, _, number = name.partition("_")
+        try:
+            found.extend([Version(number)] if prefix == "GLIBC" else [])
+        except InvalidVersion:
+            continue  # GLIBC_PRIVATE, GLIBC_ABI_DT_RELR
     return str(max(found)) if found else ""
-
-
-def _has_abi_tag(elf: ELFFile) -> bool:
-    """Tell whether glibc's start files were linked in: they carry a GNU ABI tag, musl's do not."""
-    return any(
-        note["n_name"] == "GNU" and note["n_type"] == "NT_GNU_ABI_TAG"
-        for segment in _segments(elf, "PT_NOTE")
-        for note, _ in zip(segment.iter_notes(), range(_MOST_ENTRIES), strict=False)
-    )

@@ -1,48 +1,54 @@
-"""Root filesystems to facts: what a program would find there. Never looks at the host.
+"""What a root filesystem offers to a program; the root is data, and may be hostile.
 
-A root is a stack of folders, a later one hiding an earlier one's files. Links are followed inside
-the stack: an absolute one starts again at its top, ``..`` stops there.
+A root is a stack of folders as overlayfs sees it: a later one wins, whiteouts and opaque folders
+hide. Links are followed inside the stack: an absolute one starts again at its top, ``..`` stops
+there. This machine's own files are never looked at.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nox_variants.model import RootFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 MOST_LINKS = 40
 """Links followed for one path (path_resolution(7): ELOOP)."""
 
-_MOST_FILES = 20_000
-_MOST_LINES = 1000
-_MOST_BYTES = 65536
-
 LOADERS = (
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux.so.2",
+    "/libx32/ld-linux-x32.so.2",
     "/lib/ld-linux-aarch64.so.1",
     "/lib/ld-linux-armhf.so.3",
+    "/lib/ld-linux.so.3",
     "/lib/ld-linux-riscv64-lp64d.so.1",
+    "/lib64/ld-linux-loongarch-lp64d.so.1",
     "/lib64/ld64.so.2",
     "/lib/ld64.so.1",
-    *(
-        f"/lib/ld-musl-{machine}.so.1"
-        for machine in ("x86_64", "i386", "aarch64", "armhf", "riscv64", "powerpc64le", "s390x")
-    ),
 )
+"""Where glibc's loaders are; musl's are ``/lib/ld-musl-MACHINE.so.1``."""
 
-_TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf", "i386-linux-gnu")
-_FOLDERS = (
-    *("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"),
-    *(f"{prefix}/{triplet}" for triplet in _TRIPLETS for prefix in ("/lib", "/usr/lib")),
-)
+_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
+_TRIPLET_PARENTS = ("/lib", "/usr/lib", "/usr/local/lib")
+_TRIPLET = re.compile(r"[a-z0-9_]+-linux-[a-z0-9]+")
+_LIBRARY = re.compile(r".+\.so(\..+)?")
+_MUSL_LOADER = re.compile(r"ld-musl-[\w-]+\.so\.1")
+_MUSL_PATH = re.compile(r"ld-musl-[\w-]+\.path")
+_CONF = re.compile(r".*\.conf")
+
+_MOST_NAMES = 20_000
+_MOST_FOLDERS = 200
+_MOST_BYTES = 65536
+_MOST_COMPONENTS = 4096
 
 
 def read(lower: tuple[Path, ...], paths: tuple[str, ...] = ()) -> RootFacts:
@@ -50,100 +56,174 @@ def read(lower: tuple[Path, ...], paths: tuple[str, ...] = ()) -> RootFacts:
 
     Args:
         lower: The folders of the root, base first.
-        paths: Paths to look for by name, such as a program's interpreter.
+        paths: Interpreters asked about by name.
     """
+    root = _Root(lower)
+    musl = (f"/lib/{name}" for name in root.names("/lib", _MUSL_LOADER))
     return RootFacts(
-        loaders=frozenset(path for path in LOADERS if _executable(lower, path)),
-        libraries=frozenset(islice(_libraries(lower), _MOST_FILES)),
-        shell=_executable(lower, "/bin/sh"),
-        interpreters=frozenset(path for path in paths if _executable(lower, path)),
+        loaders=frozenset(filter(root.executable, (*LOADERS, *musl))),
+        libraries=frozenset(_libraries(root)),
+        shell=root.executable("/bin/sh"),
+        interpreters=frozenset(filter(root.executable, paths)),
     )
 
 
 def resolve(lower: tuple[Path, ...], path: str) -> Path | None:
-    """Return the file of this machine that a path of the root leads to, or None.
+    """Return where a path of the root lies on this machine, links followed inside the root.
 
     Args:
         lower: The folders of the root, base first.
         path: An absolute path of the root.
+
+    Returns:
+        The file, or the topmost of the folders that are merged under that path; None when there
+        is nothing, also for a cycle of links and for what cannot be read.
     """
-    pending, done = [part for part in reversed(path.split("/")) if part], ()
-    links = 0
-    found: Path | None = lower[-1] if lower else None
-    while pending:
-        part = pending.pop()
-        if part == "." or (part == ".." and not done):
-            continue
-        if part == "..":
-            done = done[:-1]
-            continue
-        found = _top(lower, (*done, part))
-        if found is None:
-            return None
-        if not found.is_symlink():
-            done = (*done, part)
-            continue
-        links += 1
-        target = os.readlink(found)  # noqa: PTH115  # the text itself, `..` included
-        if links > MOST_LINKS:
-            return None
-        if target.startswith("/"):
-            done = ()
-        pending.extend(piece for piece in reversed(target.split("/")) if piece)
-    return _top(lower, done)
+    found = _Root(lower).find(path)
+    return found.path if found else None
 
 
-def _top(lower: tuple[Path, ...], parts: tuple[str, ...]) -> Path | None:
-    """Return the topmost folder's file of that name; no part of it may be a link any more."""
-    for folder in reversed(lower):
-        path = folder.joinpath(*parts)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file, or a folder with all the folders that are merged into it, the topmost first."""
+
+    path: Path
+    mode: int
+    merged: tuple[Path, ...] = ()
+
+
+class _Root:
+    def __init__(self, lower: tuple[Path, ...]) -> None:
+        self._top = tuple(reversed(lower))
+
+    def find(self, path: str) -> _Found | None:
+        """Walk a path, one name at a time."""
         try:
-            path.lstat()
+            return self._walk(path)
+        except (OSError, ValueError):  # ValueError: a null byte in a name
+            return None
+
+    def executable(self, path: str) -> bool:
+        """Tell whether an absolute path leads to a regular file that may be executed."""
+        found = self.find(path) if path.startswith("/") else None
+        return found is not None and stat.S_ISREG(found.mode) and bool(found.mode & 0o111)
+
+    def names(self, folder: str, pattern: re.Pattern[str]) -> list[str]:
+        """Return the names in a folder that fit a pattern, bounded and sorted."""
+        found = self.find(folder)
+        names = {
+            name
+            for each in (found.merged if found else ())
+            for name in islice(_names(each), _MOST_NAMES)
+            if pattern.fullmatch(name)
+        }
+        return sorted(names)
+
+    def text(self, path: str) -> str:
+        """Return the beginning of a regular file; empty when there is none."""
+        found = self.find(path)
+        if found is None or not stat.S_ISREG(found.mode):
+            return ""
+        try:
+            with found.path.open("rb") as file:
+                return file.read(_MOST_BYTES).decode("utf-8", "replace")
         except OSError:
+            return ""
+
+    def _walk(self, path: str) -> _Found | None:
+        if not self._top:
+            return None
+        root = _Found(self._top[0], stat.S_IFDIR, self._top)
+        way, todo, links = [root], _parts(path), 0
+        while todo:
+            name = todo.pop()
+            if name == "..":
+                way = way[:-1] or [root]
+                continue
+            found = _look_up(way[-1], name)
+            if found is None:
+                return None
+            if not stat.S_ISLNK(found.mode):
+                way.append(found)
+                continue
+            links += 1
+            if links > MOST_LINKS or len(todo) > _MOST_COMPONENTS:
+                return None
+            target = os.readlink(found.path)  # noqa: PTH115  # the text itself, `..` included
+            way = [root] if target.startswith("/") else way
+            todo += _parts(target)
+        return way[-1]
+
+
+def _parts(path: str) -> list[str]:
+    """Return a path's names, the first one last."""
+    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
+
+
+def _look_up(folder: _Found, name: str) -> _Found | None:
+    """Return what a name means in a merged folder (Linux, overlayfs.rst)."""
+    merged: list[Path] = []
+    mode = 0
+    for each in folder.merged:
+        path = each / name
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
             continue
-        return path
-    return None
+        if not stat.S_ISDIR(status.st_mode):
+            if merged or _is_whiteout(status):
+                break
+            return _Found(path, status.st_mode)
+        mode = mode or status.st_mode
+        merged.append(path)
+        if _is_opaque(path):
+            break
+    return _Found(merged[0], mode, tuple(merged)) if merged else None
 
 
-def _executable(lower: tuple[Path, ...], path: str) -> bool:
-    found = resolve(lower, path)
-    if found is None:
-        return False
-    status = found.lstat()
-    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _libraries(lower: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the names of files in the folders that a loader searches by default."""
-    for name in dict.fromkeys((*_FOLDERS, *_configured(lower))):
-        for folder in lower:
-            resolved = resolve((folder,), name)
-            if resolved is not None and resolved.is_dir() and not resolved.is_symlink():
-                yield from (entry for entry in _names(resolved) if ".so" in entry)
-
-
-def _names(folder: Path) -> list[str]:
+def _is_opaque(folder: Path) -> bool:
     try:
-        return sorted(islice(os.listdir(folder), _MOST_FILES))  # noqa: PTH208
+        return any(
+            os.getxattr(folder, name) == b"y"
+            for name in os.listxattr(folder)
+            if name in {"user.overlay.opaque", "trusted.overlay.opaque"}
+        )
+    except (OSError, AttributeError):  # AttributeError: not Linux, where no overlayfs is either
+        return False
+
+
+def _names(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as scan:
+            yield from (entry.name for entry in scan)
     except OSError:
-        return []
+        return
 
 
-def _configured(lower: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the folders that ld.so.conf, its includes, and musl's path file name."""
-    files = ["/etc/ld.so.conf"]
-    for folder, suffix in (("/etc/ld.so.conf.d", ".conf"), ("/etc", ".path")):
-        resolved = resolve(lower, folder)
-        if resolved is not None and resolved.is_dir():
-            files += [f"{folder}/{name}" for name in _names(resolved) if name.endswith(suffix)]
-    for file in files:
-        for line in islice(_text(lower, file).splitlines(), _MOST_LINES):
-            yield from (part for part in line.split("#")[0].split(":") if part.startswith("/"))
+def _libraries(root: _Root) -> Iterator[str]:
+    """Yield the names that a loader finds in its default folders and that lead to a file."""
+    for folder in dict.fromkeys(islice(_library_folders(root), _MOST_FOLDERS)):
+        for name in root.names(folder, _LIBRARY):
+            found = root.find(f"{folder}/{name}")
+            if found and stat.S_ISREG(found.mode):
+                yield name
 
 
-def _text(lower: tuple[Path, ...], path: str) -> str:
-    found = resolve(lower, path)
-    if found is None or not stat.S_ISREG(found.lstat().st_mode):
-        return ""
-    with found.open("rb") as file:
-        return file.read(_MOST_BYTES).decode(errors="replace")
+def _library_folders(root: _Root) -> Iterator[str]:
+    yield from _FOLDERS
+    for parent in _TRIPLET_PARENTS:
+        yield from (f"{parent}/{name}" for name in root.names(parent, _TRIPLET))
+    for name in root.names("/etc", _MUSL_PATH):  # musl, ldso/dynlink.c: `sys_path`
+        yield from _absolute(re.split("[:\n]", root.text(f"/etc/{name}")))
+    yield from _absolute(root.text("/etc/ld.so.conf").splitlines())
+    for name in root.names("/etc/ld.so.conf.d", _CONF):  # what every ld.so.conf includes
+        yield from _absolute(root.text(f"/etc/ld.so.conf.d/{name}").splitlines())
+
+
+def _absolute(lines: Iterable[str]) -> Iterator[str]:
+    folders = (line.partition("#")[0].strip() for line in lines)
+    return (folder for folder in folders if folder.startswith("/"))
