@@ -304,7 +304,7 @@ def _by_loader(interpreter: str) -> Linkage:
 
 
 def _has_abi_tag(segment: Any) -> bool:
-    """Tell whether glibc's start files left their note (LSB Core, "ABI note tag"); musl's do not."""
+    """Tell whether glibc's start files left their note (LSB Core, "ABI note tag")."""
     for number, note in enumerate(segment.iter_notes()):
         _bounded(number, _NOTES)
         if (note["n_name"], note["n_type"]) == ("GNU", "NT_GNU_ABI_TAG"):

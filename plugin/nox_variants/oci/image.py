@@ -26,6 +26,7 @@ def config(
     workdir: str,
     created: int,
     platform: str,
+    labels: Pairs = (),
 ) -> bytes:
     """Return an image configuration: equal arguments, equal bytes.
 
@@ -35,24 +36,29 @@ def config(
         env: The environment.
         workdir: The working directory.
         created: Seconds since 1970.
-        platform: ``linux/amd64``.
+        platform: ``linux/amd64``, or with a variant, ``linux/arm64/v8``.
+        labels: Labels; none leave no trace.
     """
-    system, _, architecture = platform.partition("/")
+    system, architecture, *variant = platform.split("/")
     moment = dt.datetime.fromtimestamp(created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return canonical_json(
-        {
-            "architecture": architecture,
-            "os": system,
-            "created": moment,
-            "config": {
-                "Cmd": list(cmd),
-                "Env": [f"{name}={value}" for name, value in env],
-                "WorkingDir": workdir,
-            },
-            "rootfs": {"type": "layers", "diff_ids": list(layers)},
-            "history": [{"created": moment, "created_by": "nox-variants"} for _ in layers],
-        }
-    )
+    settings: dict[str, object] = {
+        "Cmd": list(cmd),
+        "Env": [f"{name}={value}" for name, value in env],
+        "WorkingDir": workdir,
+    }
+    if labels:
+        settings["Labels"] = dict(labels)
+    values: dict[str, object] = {
+        "architecture": architecture,
+        "os": system,
+        "created": moment,
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": list(layers)},
+        "history": [{"created": moment, "created_by": "nox-variants"} for _ in layers],
+    }
+    if variant:
+        values["variant"] = variant[0]
+    return canonical_json(values)
 
 
 def manifest(config_bytes: bytes, layers: Sequence[tuple[Digest, int]]) -> bytes:

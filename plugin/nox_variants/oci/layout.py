@@ -1,25 +1,24 @@
 """Images on disk: OCI image layouts (image-layout.md) and archives that `docker load` takes.
 
 A layout may leave out base layers: "the blobs directory may be missing referenced blobs, in which
-case the missing blobs should be fulfilled by an external blob store". Archives are complete.
+case the missing blobs should be fulfilled by an external blob store". What is exported is complete.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
-import tarfile
+import shutil
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from nox_variants.errors import LayoutError
-from nox_variants.oci.digest import canonical_json, hex_of, parse, sha256_bytes, sha256_file
+from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.image import INDEX, MANIFEST, descriptor
+from nox_variants.oci.layer import BLOCK, header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,19 +26,28 @@ if TYPE_CHECKING:
     from nox_variants.model import Digest
 
 MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+"""The content of ``oci-layout``."""
+
+BLOBS = "blobs/sha256"
+
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
-_LARGEST_JSON = 16 * 1024 * 1024
+
+class Sink(Protocol):
+    """Where a layer's tar is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take all of the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBlob:
-    """A layer of an archive: its identity, and who writes its tar."""
+    """A layer on its way out: its identity, and who writes its tar."""
 
     diff_id: Digest
     size: int
-    write: Callable[[IO[bytes]], object]
+    write: Callable[[Sink], object]
 
 
 def index(manifest: bytes, tag: str) -> bytes:
@@ -67,109 +75,59 @@ def write_layout(
         config: The image configuration.
         manifest: The manifest.
         layers: Files that hold layers' tars, named by their hex digests; others stay external.
-    """
-    new_index = index(manifest, tag)
-    if _holds(folder / "index.json", new_index):
-        return
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
-    (folder / "index.json").unlink(missing_ok=True)
-    wanted = {hex_of(sha256_bytes(data)): data for data in (config, manifest)}
-    for stale in set(os.listdir(blobs)) - {*wanted, *(path.name for path in layers)}:  # noqa: PTH208
-        (blobs / stale).unlink()
-    for name, data in wanted.items():
-        _replace(blobs / name, data)
-    for path in layers:
-        _link(path, blobs / path.name)
-    _replace(folder / "oci-layout", MARKER)
-    _replace(folder / "index.json", new_index)
-
-
-def _holds(file: Path, data: bytes) -> bool:
-    try:
-        return file.read_bytes() == data
-    except OSError:
-        return False
-
-
-def _replace(file: Path, data: bytes) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_bytes(data)
-    draft.replace(file)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Share a blob's bytes where the file system can, copy them where it cannot."""
-    with suppress(FileExistsError):
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            raise
-        except OSError:
-            _replace(target, source.read_bytes())
-
-
-def validate(folder: Path, *, external: frozenset[Digest] = frozenset()) -> None:
-    """Check every descriptor of a layout against the bytes it describes.
-
-    Args:
-        folder: The layout, untrusted.
-        external: Blobs that may be missing.
 
     Raises:
-        LayoutError: The first thing that is wrong, with its name.
+        LayoutError: The disk did not take it.
     """
-    marker = _json(folder / "oci-layout")
-    if marker != json.loads(MARKER):
-        raise LayoutError(f"{folder / 'oci-layout'}: unknown layout version in {marker!r}")
-    for entry in _list(_json(folder / "index.json"), "manifests"):
-        manifest = _json(_blob(folder, entry))
-        _blob(folder, manifest.get("config"))
-        for layer in _list(manifest, "layers"):
-            if layer.get("digest") not in external or _exists(folder, layer):
-                _blob(folder, layer)
+    new_index = index(manifest, tag)
+    wanted = {hex_of(sha256_bytes(data)): data for data in (config, manifest)}
+    blobs = folder / BLOBS
+    names = (*wanted, *(path.name for path in layers))
+    if _holds(folder / "index.json", new_index) and all((blobs / name).is_file() for name in names):
+        return
+    with _explained(folder):
+        blobs.mkdir(parents=True, exist_ok=True)
+        # Without an index there is no image: no moment shows the old one with new blobs.
+        (folder / "index.json").unlink(missing_ok=True)
+        for stale in set(_finished(blobs)).difference(names):
+            (blobs / stale).unlink(missing_ok=True)
+        for name, data in wanted.items():
+            _replace(blobs / name, data)
+        for path in layers:
+            _share(path, blobs / path.name)
+        _replace(folder / "oci-layout", MARKER)
+        _replace(folder / "index.json", new_index)
 
 
-def _exists(folder: Path, entry: dict[str, Any]) -> bool:
-    return (folder / "blobs" / "sha256" / hex_of(parse(str(entry["digest"])))).exists()
+def write_folder(
+    folder: Path, *, tag: str, config: bytes, manifest: bytes, layers: Sequence[LayerBlob]
+) -> None:
+    """Write a complete layout into a new folder: the whole folder or nothing.
 
+    Args:
+        folder: The layout; must not exist, or be empty.
+        tag: ``PROGRAM:TAG``.
+        config: The image configuration.
+        manifest: The manifest.
+        layers: Base first.
 
-def _list(values: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = values.get(name)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise LayoutError(f"{name}: not a list of descriptors")
-    return entries
-
-
-def _blob(folder: Path, entry: object) -> Path:
-    """Return a blob's path after checking its size and digest."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("digest"), str):
-        raise LayoutError(f"{folder}: {entry!r} is no descriptor")
-    digest = parse(entry["digest"])
-    path = folder / "blobs" / "sha256" / hex_of(digest)
-    if path.is_symlink() or not path.is_file():
-        raise LayoutError(f"{folder}: blob {digest} is missing or no regular file")
-    if path.stat().st_size != entry.get("size"):
-        raise LayoutError(
-            f"{folder}: blob {digest} has {path.stat().st_size} bytes, not {entry.get('size')!r}"
-        )
-    if sha256_file(path) != digest:
-        raise LayoutError(f"{folder}: the content of blob {digest} is not what its name says")
-    return path
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.is_symlink() or path.stat().st_size > _LARGEST_JSON:
-            raise LayoutError(f"{path}: a link, or larger than {_LARGEST_JSON} bytes")
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise LayoutError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise LayoutError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise LayoutError(f"{path}: is not a JSON object")
-    return values
+    Raises:
+        LayoutError: A layer's tar is not what its identity says, or the disk did not take it.
+    """
+    with _explained(folder):
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            blobs = draft / BLOBS
+            blobs.mkdir(parents=True)
+            for layer in _distinct(layers):
+                with (blobs / hex_of(layer.diff_id)).open("wb") as out:
+                    _write_layer(out, layer)
+            write_layout(draft, tag=tag, config=config, manifest=manifest, layers=())
+            draft.chmod(0o755)
+            draft.replace(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def write_archive(
@@ -189,100 +147,135 @@ def write_archive(
         config: The image configuration.
         manifest: The manifest.
         layers: Base first.
-        docker: Whether a ``manifest.json`` is added: what `docker save` writes and old and new
+        docker: Whether a ``manifest.json`` is added: what `docker save` writes, and old and new
             `docker load`, podman and skopeo take.
 
     Raises:
         LayoutError: A layer's tar is not what its identity says, or the disk did not take it.
     """
-    with (
-        _whole_file(file) as out,
-        tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        _add(tar, "oci-layout", MARKER)
+    with _explained(file), _whole_file(file) as out:
+        for name in ("blobs/", f"{BLOBS}/"):
+            out.write(header(name, 0))
         for data in (config, manifest):
-            _add(tar, f"blobs/sha256/{hex_of(sha256_bytes(data))}", data)
-        written = set()
-        for layer in layers:
-            if layer.diff_id not in written:
-                written.add(layer.diff_id)
-                _add_layer(tar, out, layer)
-        _add(tar, "index.json", index(manifest, tag))
+            _add(out, f"{BLOBS}/{hex_of(sha256_bytes(data))}", data)
+        for layer in _distinct(layers):
+            out.write(header(f"{BLOBS}/{hex_of(layer.diff_id)}", layer.size))
+            _write_layer(out, layer)
+            out.write(bytes(-layer.size % BLOCK))
+        _add(out, "index.json", index(manifest, tag))
         if docker:
-            _add(tar, "manifest.json", _docker_manifest(tag, config, layers))
+            _add(out, "manifest.json", _docker_manifest(tag, config, layers))
+        _add(out, "oci-layout", MARKER)
+        out.write(bytes(2 * BLOCK))
 
 
 def _docker_manifest(tag: str, config: bytes, layers: Sequence[LayerBlob]) -> bytes:
+    """Return what `docker load` looks for first (Docker image-spec v1.2, "Combined Image JSON")."""
     return canonical_json(
         [
             {
-                "Config": f"blobs/sha256/{hex_of(sha256_bytes(config))}",
+                "Config": f"{BLOBS}/{hex_of(sha256_bytes(config))}",
                 "RepoTags": [tag],
-                "Layers": [f"blobs/sha256/{hex_of(layer.diff_id)}" for layer in layers],
+                "Layers": [f"{BLOBS}/{hex_of(layer.diff_id)}" for layer in layers],
             }
         ]
     )
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
+def _distinct(layers: Sequence[LayerBlob]) -> list[LayerBlob]:
+    return list({layer.diff_id: layer for layer in layers}.values())
 
 
-def _add_layer(tar: tarfile.TarFile, out: IO[bytes], layer: LayerBlob) -> None:
-    """Stream a layer's tar into the archive and check that it is the one it should be."""
-    info = tarfile.TarInfo(f"blobs/sha256/{hex_of(layer.diff_id)}")
-    info.size = layer.size
-    header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-    out.write(header)
+def _add(out: Sink, name: str, data: bytes) -> None:
+    out.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+
+
+def _write_layer(out: Sink, layer: LayerBlob) -> None:
+    """Stream a layer's tar and check that it is the one it should be."""
     sink = _Checked(out)
     layer.write(sink)
-    out.write(bytes(-sink.size % tarfile.BLOCKSIZE))
-    tar.offset += len(header) + sink.size + (-sink.size % tarfile.BLOCKSIZE)
     if (sink.size, sink.digest()) != (layer.size, layer.diff_id):
         raise LayoutError(
-            f"layer {layer.diff_id} came out as {sink.digest()}",
-            hint="The image in the store was changed: nox-variants clean, or remove it.",
+            f"layer {layer.diff_id} came out as {sink.digest()} with {sink.size} bytes",
+            hint="What it is made of was changed since: remove it, and it will be made anew.",
         )
 
 
-class _Checked(io.RawIOBase):
-    """A stream that counts and hashes what passes."""
+class _Checked:
+    """A sink that counts and hashes what passes."""
 
-    def __init__(self, out: IO[bytes]) -> None:
-        super().__init__()
+    def __init__(self, out: Sink) -> None:
         self._out = out
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview, /) -> None:
         """Pass bytes on."""
         self._hash.update(data)
         self.size += len(data)
-        return self._out.write(data)
+        self._out.write(data)
 
     def digest(self) -> str:
         """Return the digest of what passed."""
         return f"sha256:{self._hash.hexdigest()}"
 
 
-@contextmanager
-def _whole_file(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears when it is complete, and not at all otherwise."""
+def _holds(file: Path, data: bytes) -> bool:
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as draft:
-            try:
-                yield draft
-                draft.flush()
-                os.fchmod(draft.fileno(), 0o644)
-                Path(draft.name).replace(file)
-            except BaseException:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
+        return file.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _finished(folder: Path) -> list[str]:
+    """Return a folder's names without drafts, which another process may be writing right now."""
+    return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+
+
+def _replace(file: Path, data: bytes) -> None:
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _share(source: Path, target: Path) -> None:
+    """Share a blob's bytes where the file system can, copy them where it cannot."""
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        return
+    except OSError:  # another file system, or one without links
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(source, draft)
+        draft.replace(target)
+
+
+@contextmanager
+def _whole_file(file: Path) -> Iterator[Sink]:
+    """Open a file that appears when it is complete, and not at all otherwise."""
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, prefix=f".{file.name}.", delete=False
+    ) as draft:
+        try:
+            yield draft
+            draft.flush()
+            os.fchmod(draft.fileno(), 0o644)
+            Path(draft.name).replace(file)
+        except BaseException:
+            Path(draft.name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise LayoutError(
-            f"{file}: {error.strerror}", hint="Does the folder exist, is there room?"
+            f"{path}: cannot be written: {error.strerror}",
+            hint="Does the folder above it exist, is it writable for you, is there room?",
         ) from error
