@@ -22,7 +22,6 @@ from nox_variants.model import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
 BLOCK = 512
 """Tar is made of blocks of this size."""
@@ -56,8 +55,11 @@ class LayerFacts:
     entries: int
 
 
-class _Writable(Protocol):
-    def write(self, data: bytes | memoryview, /) -> object: ...
+class Writable(Protocol):
+    """Where a layer's tar goes."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take all of the bytes."""
 
 
 class _Nowhere:
@@ -74,7 +76,7 @@ def digest_tree(root: Path, *, mtime: int) -> LayerFacts:
     return _Writer(_Nowhere(), mtime).write(root)
 
 
-def write_tree(root: Path, out: BinaryIO, *, mtime: int) -> LayerFacts:
+def write_tree(root: Path, out: Writable, *, mtime: int) -> LayerFacts:
     """Write a folder's content, without the folder itself, as a layer.
 
     Args:
@@ -89,7 +91,7 @@ def write_tree(root: Path, out: BinaryIO, *, mtime: int) -> LayerFacts:
 
 
 class _Writer:
-    def __init__(self, out: _Writable, mtime: int) -> None:
+    def __init__(self, out: Writable, mtime: int) -> None:
         self._out = out
         self._mtime = mtime
         self._hash = hashlib.sha256()

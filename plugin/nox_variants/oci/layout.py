@@ -13,7 +13,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
@@ -34,20 +34,13 @@ REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
 
-class Sink(Protocol):
-    """Where a layer's tar is written to."""
-
-    def write(self, data: bytes | memoryview, /) -> object:
-        """Take all of the bytes."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBlob:
     """A layer on its way out: its identity, and who writes its tar."""
 
     diff_id: Digest
     size: int
-    write: Callable[[Sink], object]
+    write: Callable[[IO[bytes]], object]
 
 
 def index(manifest: bytes, tag: str) -> bytes:
@@ -186,14 +179,14 @@ def _distinct(layers: Sequence[LayerBlob]) -> list[LayerBlob]:
     return list({layer.diff_id: layer for layer in layers}.values())
 
 
-def _add(out: Sink, name: str, data: bytes) -> None:
+def _add(out: IO[bytes], name: str, data: bytes) -> None:
     out.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
 
 
-def _write_layer(out: Sink, layer: LayerBlob) -> None:
+def _write_layer(out: IO[bytes], layer: LayerBlob) -> None:
     """Stream a layer's tar and check that it is the one it should be."""
     sink = _Checked(out)
-    layer.write(sink)
+    layer.write(cast("IO[bytes]", sink))
     if (sink.size, sink.digest()) != (layer.size, layer.diff_id):
         raise LayoutError(
             f"layer {layer.diff_id} came out as {sink.digest()} with {sink.size} bytes",
@@ -202,18 +195,18 @@ def _write_layer(out: Sink, layer: LayerBlob) -> None:
 
 
 class _Checked:
-    """A sink that counts and hashes what passes."""
+    """A stream that counts and hashes what is written through it."""
 
-    def __init__(self, out: Sink) -> None:
+    def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes | memoryview, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> int:
         """Pass bytes on."""
         self._hash.update(data)
         self.size += len(data)
-        self._out.write(data)
+        return self._out.write(data)
 
     def digest(self) -> str:
         """Return the digest of what passed."""
@@ -255,7 +248,7 @@ def _share(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _whole_file(file: Path) -> Iterator[Sink]:
+def _whole_file(file: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears when it is complete, and not at all otherwise."""
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f".{file.name}.", delete=False
