@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import struct
-from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from nox_variants.model import ElfFacts, Linkage
 
@@ -28,12 +28,12 @@ HEADER_LENGTH = 20
 """Bytes of an ELF header up to and with e_machine."""
 
 _PATH_LENGTH = 4096
-_SEGMENTS = 256
-_ENTRIES = 4096
+_SEGMENTS = 128
+_ENTRIES = 2048
 _NEEDED = 512
 _NOTES = 256
 _READ_BYTES = 16 << 20
-_READ_CALLS = 100_000
+_READ_CALLS = 20_000
 _DF_1_PIE = 0x08000000
 _BITS = {1: 32, 2: 64}
 _ORDERS = {1: "<", 2: ">"}
@@ -48,48 +48,6 @@ _MACHINES = {
 }
 _MIPS, _PPC64, _RISCV = 8, 21, 243
 _GLIBC_LOADERS = ("ld-linux", "ld64.so", "ld.so")
-
-
-class ElfJson(TypedDict):
-    """:class:`~nox_variants.model.ElfFacts` on disk."""
-
-    linkage: str
-    machine: str
-    bits: int
-    interpreter: str
-    needed: list[str]
-    glibc: str
-    abi_tag: bool
-
-
-def to_json(facts: ElfFacts) -> ElfJson:
-    """Return facts as JSON values."""
-    return ElfJson(
-        linkage=facts.linkage.value,
-        machine=facts.machine,
-        bits=facts.bits,
-        interpreter=facts.interpreter,
-        needed=list(facts.needed),
-        glibc=facts.glibc,
-        abi_tag=facts.abi_tag,
-    )
-
-
-def from_json(values: ElfJson) -> ElfFacts:
-    """Return the facts that :func:`to_json` wrote.
-
-    Raises:
-        KeyError, ValueError, TypeError: These are not such values.
-    """
-    return ElfFacts(
-        linkage=Linkage(values["linkage"]),
-        machine=values["machine"],
-        bits=values["bits"],
-        interpreter=values["interpreter"],
-        needed=tuple(values["needed"]),
-        glibc=values["glibc"],
-        abi_tag=values["abi_tag"],
-    )
 
 
 def read_facts(path: Path) -> ElfFacts:
@@ -207,6 +165,7 @@ class _Reader:
         self._abi_tag = False
         self._dynamic: dict[str, int] = {}
         self._needed: list[int] = []
+        self._loads: list[tuple[int, int, int]] = []
 
     def facts(self, facts: ElfFacts) -> ElfFacts:
         """Return what the file says, on top of what its header says."""
@@ -230,6 +189,9 @@ class _Reader:
             self._abi_tag = self._abi_tag or _has_abi_tag(segment)
         elif kind == "PT_DYNAMIC":
             self._read_dynamic(segment)
+        elif kind == "PT_LOAD":
+            place = (segment["p_vaddr"], segment["p_filesz"], segment["p_offset"])
+            self._loads.append(place)
 
     def _read_interpreter(self, segment: Any) -> str:
         data = self._at(segment["p_offset"], _bounded(segment["p_filesz"], _PATH_LENGTH))
@@ -281,7 +243,10 @@ class _Reader:
 
     def _offset(self, address: int) -> int:
         """Return where in the file the bytes of an address lie."""
-        return int(next(self._elf.address_offsets(address)))
+        for start, size, offset in self._loads:
+            if start <= address < start + size:
+                return offset + address - start
+        raise ValueError(address)
 
     def _at(self, offset: int, size: int) -> bytes:
         self._elf.stream.seek(offset)

@@ -92,37 +92,6 @@ def write_layout(
         _replace(folder / "index.json", new_index)
 
 
-def write_folder(
-    folder: Path, *, tag: str, config: bytes, manifest: bytes, layers: Sequence[LayerBlob]
-) -> None:
-    """Write a complete layout into a new folder: the whole folder or nothing.
-
-    Args:
-        folder: The layout; must not exist, or be empty.
-        tag: ``PROGRAM:TAG``.
-        config: The image configuration.
-        manifest: The manifest.
-        layers: Base first.
-
-    Raises:
-        LayoutError: A layer's tar is not what its identity says, or the disk did not take it.
-    """
-    with _explained(folder):
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            blobs = draft / BLOBS
-            blobs.mkdir(parents=True)
-            for layer in _distinct(layers):
-                with (blobs / hex_of(layer.diff_id)).open("wb") as out:
-                    _write_layer(out, layer)
-            write_layout(draft, tag=tag, config=config, manifest=manifest, layers=())
-            draft.chmod(0o755)
-            draft.replace(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-
-
 def write_archive(
     file: Path,
     *,
