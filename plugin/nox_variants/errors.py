@@ -6,6 +6,7 @@ VariantsError
 ├── EngineUnavailable    the engine cannot work on this machine
 ├── ImageUnavailable     no source of the image can be used here: the variant is skipped
 ├── ImageError           a source that should work failed: an `error`, never a verdict
+├── SourceError          the source folder cannot be taken as it is
 ├── BuildFailed          the program does not compile or made no artifact: `fails`
 ├── SandboxError         the sandbox itself failed, not the program in it
 ├── StoreError           the store cannot be read or written
@@ -59,6 +60,10 @@ class ImageUnavailable(VariantsError):  # noqa: N818
 
 class ImageError(VariantsError):
     """A source that should have worked failed: a mirror, a package, a setup command, a disk."""
+
+
+class SourceError(VariantsError):
+    """The source folder cannot be read, leads out of itself, or holds what no image can."""
 
 
 class BuildFailed(VariantsError):  # noqa: N818

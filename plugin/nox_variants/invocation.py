@@ -129,6 +129,7 @@ def open_engine(
         output=project_folder(settings),
         use_cache=options.use_cache,
         epoch=source_date_epoch(environ),
+        host=host_platform(),
         cancelled=cancelled,
     )
 

@@ -435,6 +435,7 @@ class PreparedImage:
         stand_in: Whether it only stands in for the image of that name.
         packages: ``name=version`` of everything in it, where that is known.
         layers: Diff ids of its layers, base first (OCI image-spec, config.md).
+        layer_sizes: Bytes of each layer's uncompressed tar, base first.
         content: Bytes of regular files over all its layers.
         env: Environment of its configuration.
     """
@@ -446,6 +447,7 @@ class PreparedImage:
     stand_in: bool = False
     packages: tuple[str, ...] = ()
     layers: tuple[Digest, ...] = ()
+    layer_sizes: tuple[int, ...] = ()
     content: int = 0
     env: Pairs = ()
 

@@ -6,6 +6,7 @@ its build stage and its run image). Equal images and equal stages are one task.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -185,7 +186,7 @@ def _nodes(plans: Iterable[Plan], engine: Engine, variants: _Variants) -> list[g
         nodes[task] = graph.Node(
             key=task,
             needs=(build_task(plan.build), image_task(plan.run.image)),
-            work=lambda results, plan=plan: variants.record(plan, results),
+            work=functools.partial(variants.record, plan),
         )
     return list(nodes.values())
 

@@ -132,7 +132,7 @@ def probe() -> str:
         EngineUnavailable: The kernel forbids it; the hint says what would change that.
     """
     bwrap = find_bwrap()
-    command = [bwrap, *_ISOLATION, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+    command = [str(bwrap), *_ISOLATION, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
     done = subprocess.run(
         [*command, "--", "/proc/self/exe", "--version"], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,250 @@
+"""Variant images out of a base and what a build made: layers in the store, layouts on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from nox_variants import names
+from nox_variants.errors import StoreError
+from nox_variants.images.provider import EPOCH
+from nox_variants.model import Digest, Sizes, VariantImage
+from nox_variants.oci import image as oci
+from nox_variants.oci import layout
+from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
+from nox_variants.oci.layer import write_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nox_variants.model import Build, Plan, PreparedImage
+    from nox_variants.sources import Snapshot
+    from nox_variants.store import Store
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of a variant, as the store holds it.
+
+    Attributes:
+        diff_id: Digest of its tar.
+        size: Bytes of its tar.
+        content: Bytes of its regular files.
+        root: Its files, unpacked.
+        tar: Its tar, in a file that is named by the hex digest.
+    """
+
+    diff_id: Digest
+    size: int
+    content: int
+    root: Path
+    tar: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A variant's image with all that a run or an export needs."""
+
+    image: VariantImage
+    layers: tuple[Layer, ...]
+    config: bytes
+    manifest: bytes
+
+
+class Assembler:
+    """Makes variant images.
+
+    Args:
+        store: Where layers are kept.
+        output: The folder that layouts are written below.
+        epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
+        platform: ``linux/amd64``.
+    """
+
+    def __init__(self, store: Store, output: Path, *, epoch: int, platform: str) -> None:
+        self._store = store
+        self._output = output
+        self._epoch = epoch
+        self._platform = platform
+        self._lock = threading.Lock()
+        self._layers: dict[str, Layer] = {}
+
+    def assemble(
+        self, plan: Plan, base: PreparedImage, build: Build, source: Snapshot
+    ) -> Assembled:
+        """Return the variant's image after writing its layout.
+
+        A single-stage image is the build image with two layers more: the source, and what the
+        commands changed. Any other has one: the copied files.
+        """
+        layers: tuple[Layer, ...]
+        if plan.run.single_stage:
+            changes = self._store.entry("builds", build.key) / "upper"
+            layers = (
+                self._layer({"source": source.digest}, source.root),
+                self._layer({"build": build.key}, changes),
+            )
+        else:
+            layers = (self._copied(plan, build),)
+        return self._image(plan, base, build, layers)
+
+    def _copied(self, plan: Plan, build: Build) -> Layer:
+        artifacts = {artifact.path: artifact for artifact in build.artifacts}
+        files = [(each.target, artifacts[each.source]) for each in plan.run.files]
+
+        def fill(root: Path) -> None:
+            for target, artifact in files:
+                path = root / target.lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(artifact.file, path)
+                path.chmod(artifact.file.stat().st_mode & 0o777)
+
+        described = [(target, artifact.digest) for target, artifact in files]
+        return self._layer({"files": described}, None, fill)
+
+    def _layer(
+        self,
+        identity: dict[str, object],
+        root: Path | None,
+        fill: Callable[[Path], None] | None = None,
+    ) -> Layer:
+        """Return a layer of the store, made once.
+
+        Args:
+            identity: What decides its content.
+            root: Its files, or None when `fill` makes them.
+            fill: Makes its files in an empty folder.
+        """
+        value = {"format": FORMAT, "epoch": self._epoch, **identity}
+        key = hashlib.sha256(canonical_json(value)).hexdigest()
+        with self._lock:
+            if key not in self._layers:
+                self._layers[key] = self._found(key, root) or self._made(key, root, fill)
+            return self._layers[key]
+
+    def _found(self, key: str, root: Path | None) -> Layer | None:
+        folder = self._store.find("layers", key)
+        if folder is None:
+            return None
+        try:
+            values = self._store.read_json(folder / "layer.json")
+            diff_id = Digest(values["diff_id"])
+            tar = folder / hex_of(diff_id)
+            if tar.stat().st_size == values["size"]:
+                return Layer(
+                    diff_id=diff_id,
+                    size=values["size"],
+                    content=values["content"],
+                    root=root or folder / "root",
+                    tar=tar,
+                )
+        except (StoreError, OSError, LookupError, TypeError):
+            pass
+        self._store.discard("layers", key)
+        return None
+
+    def _made(self, key: str, root: Path | None, fill: Callable[[Path], None] | None) -> Layer:
+        with self._store.publish("layers", key) as staging:
+            if root is None and fill is not None:
+                (staging / "root").mkdir()
+                fill(staging / "root")
+            draft = staging / "tar"
+            with draft.open("wb") as out:
+                facts = write_tree(root or staging / "root", out, mtime=self._epoch)
+            draft.chmod(0o444)
+            draft.rename(staging / hex_of(facts.diff_id))
+            self._store.write_json(
+                staging / "layer.json",
+                {"diff_id": facts.diff_id, "size": facts.size, "content": facts.content},
+            )
+        made = self._found(key, root)
+        if made is None:
+            raise StoreError(f"layer {key} vanished from the store while it was made")
+        return made
+
+    def _image(
+        self, plan: Plan, base: PreparedImage, build: Build, layers: tuple[Layer, ...]
+    ) -> Assembled:
+        diff_ids = (*base.layers, *(layer.diff_id for layer in layers))
+        env = (*base.env, *plan.run.env)
+        config = oci.config(
+            diff_ids,
+            cmd=plan.run.cmd,
+            env=env,
+            workdir=plan.run.workdir,
+            created=self._epoch,
+            platform=self._platform,
+        )
+        sizes = (*base.layer_sizes, *(layer.size for layer in layers))
+        manifest = oci.manifest(config, tuple(zip(diff_ids, sizes, strict=True)))
+        tag = names.image_tag(plan.variant)
+        folder = self._output / "images" / plan.variant.program / tag
+        layout.write_layout(
+            folder,
+            tag=f"{plan.variant.program}:{tag}",
+            config=config,
+            manifest=manifest,
+            layers=[layer.tar for layer in layers],
+        )
+        above = sum(layer.content for layer in layers)
+        image = VariantImage(
+            config_digest=sha256_bytes(config),
+            tag=f"{plan.variant.program}:{tag}",
+            path=f"{self._output.name}/images/{plan.variant.program}/{tag}",
+            layers=diff_ids,
+            sizes=Sizes(
+                binary=build.artifacts[0].size, content=base.content + above, above_base=above
+            ),
+            cmd=plan.run.cmd,
+            env=env,
+            workdir=plan.run.workdir,
+        )
+        return Assembled(image=image, layers=layers, config=config, manifest=manifest)
+
+
+def write_archive(
+    assembled: Assembled, base: PreparedImage, base_root: Path, file: Path, *, docker: bool
+) -> None:
+    """Write a variant's image as a complete archive.
+
+    Args:
+        assembled: The image.
+        base: Its run image.
+        base_root: The run image's files.
+        file: The archive.
+        docker: Whether `docker load` has to take it.
+    """
+    blobs = [
+        layout.LayerBlob(diff_id=diff_id, size=size, write=_writer(base_root))
+        for diff_id, size in zip(base.layers, base.layer_sizes, strict=True)
+    ]
+    blobs += [
+        layout.LayerBlob(diff_id=layer.diff_id, size=layer.size, write=_copier(layer.tar))
+        for layer in assembled.layers
+    ]
+    layout.write_archive(
+        file,
+        tag=assembled.image.tag,
+        config=assembled.config,
+        manifest=assembled.manifest,
+        layers=blobs,
+        docker=docker,
+    )
+
+
+def _writer(root: Path) -> Callable[[IO[bytes]], object]:
+    return lambda out: write_tree(root, out, mtime=EPOCH)
+
+
+def _copier(tar: Path) -> Callable[[IO[bytes]], object]:
+    def copy(out: IO[bytes]) -> None:
+        with tar.open("rb") as file:
+            shutil.copyfileobj(file, out)
+
+    return copy
