@@ -8,6 +8,7 @@ import platform
 import re
 from typing import TYPE_CHECKING, Any
 
+from nox_variants import rootfs
 from nox_variants.errors import ImageError, ImageUnavailable, StoreError
 from nox_variants.images.apt import Apt, Package
 from nox_variants.model import Digest, Image, PreparedImage, SourceKind
@@ -170,7 +171,7 @@ class Images:
         output = bytearray()
         code = run_command(
             Root(upper=root),
-            ("/bin/sh", "-c", command),
+            (*_shell(image, root), "-c", command),
             workdir="/",
             env=image.env,
             network=True,
@@ -187,6 +188,16 @@ class Images:
         raise ImageError(
             f"image {image.name}: setup {command!r} ended with exit code {code}{said}", hint=hint
         )
+
+
+def _shell(image: Image, root: Path) -> tuple[str, ...]:
+    """Return what runs `setup`: busybox brings a shell before its links are made."""
+    for argv in (("/bin/sh",), ("/bin/busybox", "sh")):
+        if rootfs.resolve((root,), argv[0]) is not None:
+            return argv
+    raise ImageError(
+        f"image {image.name}: has no /bin/sh to run its setup", hint="Add dash to its packages."
+    )
 
 
 def _identity(image: Image, source: ImageSource) -> dict[str, Any]:
