@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from nox_variants.model import (
-    Cause,
-    Digest,
-    EngineName,
-    Linkage,
-    LinkMode,
-    Outcome,
-    Role,
-    Sizes,
-    SourceKind,
-    Verdict,
-)
+from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
 from nox_variants.record import (
     EngineUsed,
     ImageMade,
@@ -24,6 +13,7 @@ from nox_variants.record import (
     Seconds,
     SmokeSeen,
 )
+from nox_variants.results import EngineName, Linkage, Outcome, Role, Sizes
 
 DIGEST = Digest("sha256:" + "1" * 64)
 

@@ -10,11 +10,13 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from nox_variants.model import Cause, Finding, Linkage, Outcome, Verdict
+from nox_variants.model import Cause, Verdict
+from nox_variants.results import Finding, Linkage, Outcome
 
 if TYPE_CHECKING:
     from nox_variants.errors import BuildFailed
-    from nox_variants.model import ElfFacts, Expected, Observation, RootFacts, Smoke
+    from nox_variants.model import Expected, Smoke
+    from nox_variants.results import ElfFacts, Observation, RootFacts
 
 NOT_FOUND = 127
 """The exit code of a loader that lacks a library (and of a shell that lacks a command)."""

@@ -13,7 +13,7 @@ import stat
 import struct
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from nox_variants.model import ElfFacts, Linkage
+from nox_variants.results import ElfFacts, Linkage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

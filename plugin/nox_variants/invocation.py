@@ -20,17 +20,18 @@ from nox_variants import runner
 from nox_variants.display import display, print_report
 from nox_variants.errors import UsageError
 from nox_variants.history import History
-from nox_variants.model import EngineName
 from nox_variants.plan import make_plans
 from nox_variants.record import SCHEMA, Record, to_json
 from nox_variants.reports import table
+from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from nox_variants.engines.embedded import EmbeddedEngine
-    from nox_variants.model import EngineInfo, Settings, Variant
+    from nox_variants.model import Settings, Variant
     from nox_variants.options import Options
+    from nox_variants.results import EngineInfo
     from nox_variants.runner import Task
 
 FOLDER = ".variants"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from nox_variants.model import Linkage, LinkMode
+from nox_variants.model import LinkMode
+from nox_variants.results import Linkage
 
 if TYPE_CHECKING:
-    from nox_variants.model import ElfFacts, Language
+    from nox_variants.model import Language
+    from nox_variants.results import ElfFacts
 
 _STATIC = frozenset({Linkage.STATIC, Linkage.STATIC_PIE})
 _DYNAMIC = frozenset({Linkage.GLIBC_DYNAMIC, Linkage.MUSL_DYNAMIC, Linkage.OTHER_DYNAMIC})

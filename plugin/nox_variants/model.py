@@ -1,4 +1,4 @@
-"""The values that flow through the program: frozen, hashable, without I/O.
+"""The values of the file and of the matrix: frozen, hashable, without I/O.
 
 ``variants.yaml -> Settings -> Variant -> Plan -> (engine values) -> Record``. Imports nothing of
 the package, and neither os, subprocess, time, nox nor docker.
@@ -31,18 +31,6 @@ class LinkMode(StrEnum):
     MUSL = "musl"
 
 
-class Linkage(StrEnum):
-    """How an artifact really is linked."""
-
-    STATIC = "static"
-    STATIC_PIE = "static-pie"
-    GLIBC_DYNAMIC = "glibc-dynamic"
-    MUSL_DYNAMIC = "musl-dynamic"
-    OTHER_DYNAMIC = "other-dynamic"
-    SCRIPT = "script"
-    OTHER = "other"
-
-
 class Verdict(StrEnum):
     """Whether the program works in its run image."""
 
@@ -66,30 +54,6 @@ class Cause(StrEnum):
     PROCESS_LIMIT = "process-limit"
 
 
-class Outcome(StrEnum):
-    """A verdict held against the expectation, in pytest's words."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    XFAILED = "xfailed"
-    XPASSED = "xpassed"
-    ERROR = "error"
-    SKIPPED = "skipped"
-
-    @property
-    def bad(self) -> bool:
-        """Whether this outcome makes the run's exit code non-zero."""
-        return self in {Outcome.FAILED, Outcome.XPASSED, Outcome.ERROR}
-
-
-class EngineName(StrEnum):
-    """What builds and runs variants."""
-
-    EMBEDDED = "embedded"
-    DOCKER = "docker"
-    PODMAN = "podman"
-
-
 class SourceKind(StrEnum):
     """Where an image comes from."""
 
@@ -97,16 +61,6 @@ class SourceKind(StrEnum):
     APT = "apt"
     ARCHIVE = "archive"
     SCRATCH = "scratch"
-
-
-class Role(StrEnum):
-    """What an image is used for in a plan."""
-
-    BUILD = "build"
-    RUN = "run"
-
-
-# --- configuration ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,9 +271,6 @@ class Settings:
     images: tuple[Image, ...]
 
 
-# --- matrix and plan -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What is expected of one variant, and where the file says so (None: works, by default)."""
@@ -345,270 +296,3 @@ class Variant:
     def single_stage(self) -> bool:
         """Whether the build image itself is shipped: the baseline of the series' table."""
         return self.build_image == self.run_image
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildStage:
-    """What has to be compiled, where and how. Equal stages are equal values: that is the sharing.
-
-    Attributes:
-        image: The build image.
-        source: The source folder on this machine.
-        workdir: Where the source stands in the build image, and where commands run.
-        commands: Shell commands, in order, each with ``/bin/sh -c``.
-        env: Environment of the commands, on top of the image's.
-        caches: Folders kept between builds.
-        artifacts: Absolute paths that the build must make.
-        network: Whether commands may use the network.
-    """
-
-    image: Image
-    source: Path
-    workdir: str
-    commands: tuple[str, ...]
-    env: Pairs
-    caches: tuple[str, ...]
-    artifacts: tuple[str, ...]
-    network: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopiedFile:
-    """A file copied from the build stage into the run image. Both paths are absolute."""
-
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStage:
-    """The image that ships.
-
-    Attributes:
-        image: The run image.
-        files: What is copied from the build stage; empty for a single-stage image.
-        env: Environment of the image's configuration, on top of the base's.
-        workdir: Working directory of the image's configuration.
-        cmd: The command, exec form.
-        single_stage: Whether this is the build stage itself.
-    """
-
-    image: Image
-    files: tuple[CopiedFile, ...]
-    env: Pairs
-    workdir: str
-    cmd: tuple[str, ...]
-    single_stage: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Everything a variant needs done, without an engine."""
-
-    variant: Variant
-    language: Language
-    build: BuildStage
-    run: RunStage
-    smoke: Smoke
-
-
-# --- what engines give back ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineInfo:
-    """A usable engine: its name and version, as the record keeps them."""
-
-    name: EngineName
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedImage:
-    """An image that is on this machine, ready to build in or run on.
-
-    Attributes:
-        name: The image's name in the file.
-        kind: The source that gave it.
-        reference: Registry reference, archive path, or the apt packages asked for.
-        digest: Digest of its content; engines find the image by it.
-        stand_in: Whether it only stands in for the image of that name.
-        packages: ``name=version`` of everything in it, where that is known.
-        layers: Diff ids of its layers, base first (OCI image-spec, config.md).
-        layer_sizes: Bytes of each layer's uncompressed tar, base first.
-        content: Bytes of regular files over all its layers.
-        env: Environment of its configuration.
-    """
-
-    name: str
-    kind: SourceKind
-    reference: str
-    digest: Digest
-    stand_in: bool = False
-    packages: tuple[str, ...] = ()
-    layers: tuple[Digest, ...] = ()
-    layer_sizes: tuple[int, ...] = ()
-    content: int = 0
-    env: Pairs = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElfFacts:
-    """What a program file says about itself; read, never executed.
-
-    Attributes:
-        linkage: How it is linked.
-        machine: The ELF machine in ``uname -m`` words (``x86_64``), empty for no ELF file.
-        bits: 32 or 64; 0 for no ELF file.
-        interpreter: PT_INTERP, or the path behind ``#!`` of a script; empty when there is none.
-        needed: DT_NEEDED, in order.
-        glibc: The highest GLIBC symbol version required (``2.34``), empty when none.
-        abi_tag: Whether a GNU ABI tag shows that glibc's start files were linked in.
-    """
-
-    linkage: Linkage
-    machine: str = ""
-    bits: int = 0
-    interpreter: str = ""
-    needed: tuple[str, ...] = ()
-    glibc: str = ""
-    abi_tag: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """A file that a build made.
-
-    Attributes:
-        path: Its absolute path in the build image.
-        file: Where its bytes are on this machine now.
-        size: In bytes.
-        digest: Of its bytes.
-        facts: What it says about itself.
-    """
-
-    path: str
-    file: Path
-    size: int
-    digest: Digest
-    facts: ElfFacts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Build:
-    """A build stage that went well.
-
-    Attributes:
-        key: Identity of everything that went into it; engines find the result by it.
-        artifacts: In the order of the stage's.
-        seconds: Wall time of the compile that made it, also when it came from the cache.
-        cached: Whether nothing had to be compiled this time.
-        log: The build's output, bounded.
-    """
-
-    key: str
-    artifacts: tuple[Artifact, ...]
-    seconds: float
-    cached: bool
-    log: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Sizes in bytes, the same on every engine.
-
-    Attributes:
-        binary: The artifact.
-        content: Regular files over all layers.
-        above_base: The same without the base's layers.
-        transfer: Compressed layers; None when not asked for.
-    """
-
-    binary: int
-    content: int
-    above_base: int
-    transfer: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantImage:
-    """A variant's image as an engine holds it.
-
-    Attributes:
-        config_digest: Digest of the image configuration: the image id.
-        tag: ``PROGRAM:BUILD-LINK.RUN``.
-        path: Where its layout lies, or empty when an engine keeps it itself.
-        layers: Diff ids, base first.
-        sizes: In bytes.
-        cmd: The command of its configuration.
-        env: The environment of its configuration.
-        workdir: The working directory of its configuration.
-    """
-
-    config_digest: Digest
-    tag: str
-    path: str
-    layers: tuple[Digest, ...]
-    sizes: Sizes
-    cmd: tuple[str, ...]
-    env: Pairs = ()
-    workdir: str = "/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What was seen of one smoke run. Facts only; judging is `diagnosis`'s work.
-
-    Attributes:
-        started: Whether the kernel executed the program at all.
-        exec_error: The engine's words when it did not.
-        exit_code: None when a limit ended it; 128 and the signal's number when a signal did, as
-            `docker run` reports it.
-        signal: The number of the signal that ended it, else None.
-        stdout: Decoded as UTF-8 with replacement, bounded.
-        stderr: Likewise.
-        truncated: Whether output was cut off.
-        timed_out: Whether it was ended for its time.
-        out_of_memory: Whether it, or a child of it, was ended for its memory.
-        process_limit: Whether it was ended for the number of its processes.
-        seconds: From the program's start to its end, wall time.
-    """
-
-    started: bool
-    exec_error: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    stdout: str = ""
-    stderr: str = ""
-    truncated: bool = False
-    timed_out: bool = False
-    out_of_memory: bool = False
-    process_limit: bool = False
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RootFacts:
-    """What a root filesystem offers to a program.
-
-    Attributes:
-        loaders: Absolute paths at which a dynamic loader can be executed (links followed inside
-            the root).
-        libraries: File names found in the loader's default folders.
-        shell: Whether ``/bin/sh`` can be executed.
-        interpreters: Of the paths asked about, those that exist as executable files.
-    """
-
-    loaders: frozenset[str] = frozenset()
-    libraries: frozenset[str] = frozenset()
-    shell: bool = False
-    interpreters: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A judgement with its reason: the verdict, why it fails, and a sentence that says so."""
-
-    verdict: Verdict
-    cause: Cause | None = None
-    explanation: str = ""

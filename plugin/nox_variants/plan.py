@@ -3,17 +3,82 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from nox_variants.model import BuildStage, CopiedFile, Plan, RunStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-    from nox_variants.model import Image, Program, Settings, Variant
+    from nox_variants.model import Image, Language, Pairs, Program, Settings, Smoke, Variant
 
 WORKDIR = "/src"
 """Where every build stage has its source. Always set: golang's own WORKDIR is /go, others' is /."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildStage:
+    """What has to be compiled, where and how. Equal stages are equal values: that is the sharing.
+
+    Attributes:
+        image: The build image.
+        source: The source folder on this machine.
+        workdir: Where the source stands in the build image, and where commands run.
+        commands: Shell commands, in order, each with ``/bin/sh -c``.
+        env: Environment of the commands, on top of the image's.
+        caches: Folders kept between builds.
+        artifacts: Absolute paths that the build must make.
+        network: Whether commands may use the network.
+    """
+
+    image: Image
+    source: Path
+    workdir: str
+    commands: tuple[str, ...]
+    env: Pairs
+    caches: tuple[str, ...]
+    artifacts: tuple[str, ...]
+    network: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedFile:
+    """A file copied from the build stage into the run image. Both paths are absolute."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStage:
+    """The image that ships.
+
+    Attributes:
+        image: The run image.
+        files: What is copied from the build stage; empty for a single-stage image.
+        env: Environment of the image's configuration, on top of the base's.
+        workdir: Working directory of the image's configuration.
+        cmd: The command, exec form.
+        single_stage: Whether this is the build stage itself.
+    """
+
+    image: Image
+    files: tuple[CopiedFile, ...]
+    env: Pairs
+    workdir: str
+    cmd: tuple[str, ...]
+    single_stage: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a variant needs done, without an engine."""
+
+    variant: Variant
+    language: Language
+    build: BuildStage
+    run: RunStage
+    smoke: Smoke
 
 
 def make_plans(settings: Settings, variants: Iterable[Variant]) -> tuple[Plan, ...]:

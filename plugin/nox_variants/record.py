@@ -6,18 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nox_variants.model import (
-    Cause,
-    Digest,
-    EngineName,
-    Linkage,
-    LinkMode,
-    Outcome,
-    Role,
-    Sizes,
-    SourceKind,
-    Verdict,
-)
+from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
+from nox_variants.results import EngineName, Linkage, Outcome, Role, Sizes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from nox_variants.model import RootFacts
+from nox_variants.results import RootFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

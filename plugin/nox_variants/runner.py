@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from nox_variants import diagnosis, graph, linkage
 from nox_variants.errors import BuildFailed, ImageUnavailable, VariantsError
-from nox_variants.model import (
-    Build,
-    BuildStage,
-    Expected,
-    Image,
-    Outcome,
-    Plan,
-    PreparedImage,
-    Role,
-)
+from nox_variants.model import Expected, Image
+from nox_variants.plan import BuildStage, Plan
 from nox_variants.record import (
     OUTPUT_KEPT,
     EngineUsed,
@@ -35,13 +27,14 @@ from nox_variants.record import (
     Seconds,
     SmokeSeen,
 )
+from nox_variants.results import Build, Outcome, PreparedImage, Role
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nox_variants.engines.protocol import Engine
-    from nox_variants.model import EngineInfo, Finding, Observation, VariantImage
+    from nox_variants.results import EngineInfo, Finding, Observation, VariantImage
 
 
 class Step(StrEnum):

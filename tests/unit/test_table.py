@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nox_variants.model import Outcome, Sizes
 from nox_variants.reports import table
+from nox_variants.results import Outcome, Sizes
 from records import FULL, SKIPPED
 
 BASELINE = replace(

@@ -22,16 +22,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from nox_variants.model import (
-        Build,
-        BuildStage,
-        Image,
-        Plan,
-        PreparedImage,
-        Settings,
-        Variant,
-        VariantImage,
-    )
+    from nox_variants.model import Image, Settings, Variant
+    from nox_variants.plan import BuildStage, Plan
+    from nox_variants.results import Build, PreparedImage, VariantImage
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -11,17 +11,19 @@ from typing import IO, TYPE_CHECKING
 from nox_variants import names
 from nox_variants.errors import StoreError
 from nox_variants.images.provider import EPOCH
-from nox_variants.model import Digest, Sizes, VariantImage
+from nox_variants.model import Digest
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import write_tree
+from nox_variants.results import Sizes, VariantImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nox_variants.model import Build, Plan, PreparedImage
+    from nox_variants.plan import Plan
+    from nox_variants.results import Build, PreparedImage
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 

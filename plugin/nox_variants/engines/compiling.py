@@ -14,15 +14,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from nox_variants import elf, rootfs
 from nox_variants.errors import BuildFailed, StoreError
-from nox_variants.model import Artifact, Build, Digest, ElfFacts, Linkage
+from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json, sha256_file
+from nox_variants.results import Artifact, Build, ElfFacts, Linkage
 from nox_variants.sandbox.bubblewrap import Root, run_command
 
 if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from nox_variants.model import BuildStage, PreparedImage
+    from nox_variants.plan import BuildStage
+    from nox_variants.results import PreparedImage
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nox_variants import elf, rootfs
 from nox_variants.engines.assembly import Assembled, Assembler, write_archive
 from nox_variants.engines.compiling import Compiler
-from nox_variants.model import EngineInfo, EngineName, Observation
+from nox_variants.results import EngineInfo, EngineName, Observation
 from nox_variants.sandbox import bubblewrap
 from nox_variants.sandbox.program import HOSTNAME, Program, run_program
 from nox_variants.sources import Sources
@@ -18,16 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.images.provider import Images
-    from nox_variants.model import (
-        Build,
-        BuildStage,
-        Image,
-        Plan,
-        PreparedImage,
-        RootFacts,
-        Smoke,
-        VariantImage,
-    )
+    from nox_variants.model import Image, Smoke
+    from nox_variants.plan import BuildStage, Plan
+    from nox_variants.results import Build, PreparedImage, RootFacts, VariantImage
     from nox_variants.store import Store
 
 _SKELETON = "skeleton-1"

@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING
 
 from nox_variants import names
 from nox_variants.errors import VariantsError
-from nox_variants.model import (
+from nox_variants.model import Digest, LinkMode, SourceKind
+from nox_variants.results import (
     Artifact,
     Build,
-    Digest,
     ElfFacts,
     EngineInfo,
     EngineName,
     Linkage,
-    LinkMode,
     Observation,
     PreparedImage,
     RootFacts,
     Sizes,
-    SourceKind,
     VariantImage,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nox_variants.model import BuildStage, Image, Plan, Smoke
+    from nox_variants.model import Image, Smoke
+    from nox_variants.plan import BuildStage, Plan
 
 
 @dataclass(kw_only=True)

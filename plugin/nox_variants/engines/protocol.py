@@ -9,16 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from nox_variants.model import (
+    from nox_variants.model import Image, Smoke
+    from nox_variants.plan import BuildStage, Plan
+    from nox_variants.results import (
         Build,
-        BuildStage,
         EngineInfo,
-        Image,
         Observation,
-        Plan,
         PreparedImage,
         RootFacts,
-        Smoke,
         VariantImage,
     )
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nox_variants import rootfs
 from nox_variants.errors import ImageError, ImageUnavailable, StoreError
 from nox_variants.images.apt import Apt, Package
-from nox_variants.model import Digest, Image, PreparedImage, SourceKind
+from nox_variants.model import Digest, Image, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree
+from nox_variants.results import PreparedImage
 from nox_variants.sandbox.bubblewrap import Root, run_command
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.model import Outcome
+from nox_variants.results import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

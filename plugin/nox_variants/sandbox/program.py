@@ -19,7 +19,7 @@ from select import EPOLLIN, epoll
 from typing import IO, TYPE_CHECKING
 
 from nox_variants.errors import SandboxError
-from nox_variants.model import Observation
+from nox_variants.results import Observation
 from nox_variants.sandbox.bubblewrap import PATH, find_bwrap, setup_error
 from nox_variants.sandbox.watchdog import usage
 

@@ -1,0 +1,224 @@
+"""The figures that the project promises: ratios, each measured side by side in one run.
+
+`nox -s bench` runs all; `nox -s bench -- listing scale` runs some. Nothing here is a test: a slow
+machine is no failure. Every figure is the median of several rounds, whole processes, wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from docker_side import DockerSide
+
+ROUNDS = 3
+RUN_IMAGES = ("scratch", "busybox:glibc", "alpine", "debian")
+NOXFILE = 'import nox_variants\n\nnox_variants.register("variants.yaml")\n'
+HELLO = '#include <stdio.h>\n\nint main(void) {{\n    puts("Hello {name}");\n    return 0;\n}}\n'
+PROGRAM = """\
+  {name}:
+    language: c
+    source: {name}
+    run: [{runs}]
+    link: [dynamic, static, musl]
+    include: [{included}]
+    expect:
+      - {{run: [scratch, alpine], link: dynamic, build: gcc, verdict: fails}}
+      - {{run: [scratch, "busybox:glibc", debian], link: dynamic, build: alpine-gcc, verdict: fails}}
+    smoke: {{stdout: "Hello {name}\\n"}}
+"""
+
+
+def write_project(folder: Path, programs: int) -> None:
+    """Write `programs` C programs, 16 variants each: 4 ways to link over 4 run images."""
+    runs = ", ".join(f'"{name}"' for name in RUN_IMAGES)
+    included = ", ".join(
+        f'{{run: "{name}", link: dynamic, build: alpine-gcc}}' for name in RUN_IMAGES
+    )
+    text = "version: 1\nprograms:\n"
+    for number in range(programs):
+        name = f"prog{number}"
+        text += PROGRAM.format(name=name, runs=runs, included=included)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "hello.c").write_text(HELLO.format(name=name), encoding="utf-8")
+    (folder / "variants.yaml").write_text(text, encoding="utf-8")
+    (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
+
+
+class Embedded:
+    """`nox -s matrix` on the embedded engine, as a whole process."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        self.home = home
+
+    def run(self, *arguments: str) -> str:
+        """Run Nox; fail loudly, for a ratio against a failed run means nothing."""
+        environ = {
+            **os.environ,
+            "NOX_VARIANTS_HOME": str(self.home),
+            "NOX_VARIANTS_ENGINE": "embedded",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "nox", *arguments],
+            cwd=self.folder,
+            env=environ,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        return done.stdout
+
+    def matrix(self) -> None:
+        """Run the whole matrix."""
+        self.run("-s", "matrix")
+
+    def forget_builds(self) -> None:
+        """Leave only the prepared images in the store: what a first compile finds."""
+        for kind in ("builds", "sources", "layers", "caches"):
+            shutil.rmtree(self.home / kind, ignore_errors=True)
+        shutil.rmtree(self.folder / ".variants", ignore_errors=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def median(work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    """Return the median wall time over rounds; `before` is not timed."""
+    times = []
+    for _ in range(ROUNDS):
+        before()
+        times.append(seconds(work))
+    return statistics.median(times)
+
+
+def report(name: str, ours: float, theirs: float, *, promised: str) -> None:
+    """Print one figure."""
+    print(
+        f"{name:<34} {ours:8.2f} s  against {theirs:8.2f} s: {theirs / ours:6.1f} times faster ({promised})",
+        flush=True,
+    )
+
+
+def compare_with_docker(work: Path, home: Path) -> None:
+    """16 and 128 variants, cold and warm, against docker build and docker run one by one."""
+    with DockerSide.start(work / "docker") as docker:
+        if docker is None:
+            print("docker: no dockerd here, or not root: not measured", flush=True)
+            return
+        for programs, promised in ((1, ("at least 8", "at least 12")), (8, ("at least 15", "-"))):
+            count = programs * 16
+            ours = Embedded(work / f"project{count}", home)
+            ours.folder.mkdir()
+            write_project(ours.folder, programs)
+            ours.matrix()
+            docker.load_roots(home, RUN_IMAGES)
+            names = [f"prog{number}" for number in range(programs)]
+            loop = lambda names=names, ours=ours: docker.build_and_run(
+                ours.folder, names, RUN_IMAGES
+            )
+            cold, docker_cold = (
+                median(ours.matrix, ours.forget_builds),
+                median(loop, docker.forget_builds),
+            )
+            warm, docker_warm = median(ours.matrix), median(loop)
+            report(f"{count} variants, cold", cold, docker_cold, promised=promised[0])
+            report(f"{count} variants, warm", warm, docker_warm, promised=promised[1])
+
+
+def compare_listing(work: Path, home: Path) -> None:
+    """`nox -l` of 1,000 variants against a bare noxfile with 1,000 parametrised sessions."""
+    ours = Embedded(work / "listing", home)
+    ours.folder.mkdir()
+    write_many(ours.folder, 1000)
+    bare = Embedded(work / "bare", home)
+    bare.folder.mkdir()
+    (bare.folder / "noxfile.py").write_text(
+        "import nox\n\n\n@nox.session(default=False, venv_backend='none')\n"
+        "@nox.parametrize('variant', [nox.param(n, id=f'run{n},static', tags=['variant', 'c', 'gcc'])"
+        " for n in range(1000)])\n"
+        "def hello(session, variant):\n    'Build and run.'\n",
+        encoding="utf-8",
+    )
+    listed = ours.run("-l", "-t", "variant").count("* hello")
+    if listed != 1000:
+        sys.exit(f"nox -l showed {listed} variants, not 1000")
+    mine = median(lambda: ours.run("-l"))
+    theirs = median(lambda: bare.run("-l"))
+    print(
+        f"{'nox -l, 1000 variants':<34} {mine:8.2f} s  against {theirs:8.2f} s: "
+        f"{mine / theirs:6.2f} times a bare noxfile (at most 1.75)",
+        flush=True,
+    )
+
+
+def write_many(folder: Path, count: int) -> None:
+    """Write a project of `count` variants over 4 build stages: 250 run images each."""
+    runs = [f"image{number}" for number in range(count // 4)]
+    images = "\n".join(f"  {name}: {{apt: [busybox-static]}}" for name in runs)
+    (folder / "hello").mkdir(parents=True)
+    (folder / "hello" / "hello.c").write_text(HELLO.format(name="many"), encoding="utf-8")
+    included = "\n".join(
+        f"      - {{run: {name}, link: dynamic, build: alpine-gcc}}" for name in runs
+    )
+    (folder / "variants.yaml").write_text(
+        "version: 1\nprograms:\n  hello:\n    language: c\n    source: hello\n"
+        f"    run: [{', '.join(runs)}]\n    link: [dynamic, static, musl]\n    include:\n{included}\n"
+        '    expect:\n      - {run: "*", link: dynamic, verdict: fails, cause: missing-loader}\n'
+        '    smoke: {stdout: "Hello many\\n"}\n'
+        f"images:\n{images}\n",
+        encoding="utf-8",
+    )
+    (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
+
+
+def measure_scale(work: Path, home: Path) -> None:
+    """1,000 variants over 4 build stages: wall time per variant beyond the builds, and memory."""
+    ours = Embedded(work / "scale", home)
+    ours.folder.mkdir()
+    write_many(ours.folder, 1000)
+    ours.matrix()
+    ours.forget_builds()
+    builds = seconds(lambda: ours.run("-s", "matrix", "--", "--only", "hello(image0,*"))
+    ours.forget_builds()
+    whole = seconds(ours.matrix)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(
+        f"{'1000 variants over 4 stages':<34} {whole:8.2f} s, of them {builds:.2f} s for 4 variants and"
+        f" the builds: {(whole - builds) / 996 * 1000:.1f} ms per variant (at most 15);"
+        f" largest process {peak:.0f} MiB (under 200)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure what is asked for, or all."""
+    parts = {"docker": compare_with_docker, "listing": compare_listing, "scale": measure_scale}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure")
+    parser.add_argument("--home", type=Path, help="a store whose images may be used")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nox-variants-bench-") as name:
+        work = Path(name)
+        home = arguments.home or work / "home"
+        for part in arguments.parts or parts:
+            parts[part](work, home)
+
+
+if __name__ == "__main__":
+    main()
