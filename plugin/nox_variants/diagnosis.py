@@ -131,7 +131,7 @@ def _machine(word: str) -> str:
     """Return a word of ``uname -m``, or of Docker, as :class:`ElfFacts` has it."""
     if word.startswith("arm") and word != "arm64":
         return "arm"
-    if re.fullmatch("i[3-6]86", word):
+    if re.fullmatch("i?[3-6]86", word):
         return "i686"
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(word, word)
 

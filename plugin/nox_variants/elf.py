@@ -59,10 +59,8 @@ def read_facts(path: Path) -> ElfFacts:
     Raises:
         OSError: The file cannot be opened or read.
     """
-    # Not blocking: a FIFO among a build's artifacts must not stop us for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # opened above, not blocking
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open(path, "rb", opener=_open) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return ElfFacts(linkage=Linkage.OTHER)
         head = file.read(SHEBANG_LENGTH)
         if head.startswith(b"#!"):
@@ -74,6 +72,11 @@ def read_facts(path: Path) -> ElfFacts:
             return _read_elf(file, head, facts)
         except Exception:  # noqa: BLE001  # a hostile file makes the parser raise anything at all
             return facts
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without blocking: a FIFO among a build's artifacts must not stop us for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def machine(head: bytes) -> str:
@@ -195,9 +198,10 @@ class _Reader:
 
     def _read_interpreter(self, segment: Any) -> str:
         data = self._at(segment["p_offset"], _bounded(segment["p_filesz"], _PATH_LENGTH))
-        if data[-1:] != b"\0":
+        path = data.split(b"\0", 1)[0]
+        if not path or data[-1:] != b"\0":
             raise ValueError(data)  # the kernel refuses it too (fs/binfmt_elf.c)
-        return _text(data.split(b"\0", 1)[0])
+        return _text(path)
 
     def _read_dynamic(self, segment: Any) -> None:
         for number, tag in enumerate(segment.iter_tags()):

@@ -29,7 +29,7 @@ def mismatch(requested: LinkMode, facts: ElfFacts, language: Language) -> str | 
         return None
     sentence = f"{requested} was asked for, but it is {describe(facts)}"
     # The hint is about static builds that come out dynamic, and about nothing else.
-    hinted = language.mismatch_hint and requested is not LinkMode.DYNAMIC
+    hinted = language.mismatch_hint and facts.linkage in _DYNAMIC
     return f"{sentence}: {language.mismatch_hint}" if hinted else sentence
 
 

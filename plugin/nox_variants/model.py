@@ -65,14 +65,38 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """A place in a configuration file; line and column count from 1."""
+    """A place in a configuration file; line and column count from 1.
+
+    Attributes:
+        file: As the user named it.
+        line: Counted from 1.
+        column: Counted from 1.
+        path: Keys and indexes that lead there: ``programs.hello-c.run[2]``.
+    """
 
     file: str
     line: int
     column: int
+    path: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+
+NOWHERE = Location(file="", line=0, column=0)
+"""Where a value stands that no file says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a configuration file: where, what, and what to do."""
+
+    location: Location
+    text: str
+
+    def __str__(self) -> str:
+        path = f"{self.location.path}: " if self.location.path else ""
+        return f"{self.location}: {path}{self.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +186,7 @@ class Selector:
     run: tuple[str, ...] | None = None
     link: tuple[str, ...] | None = None
     build: tuple[str, ...] | None = None
-    location: Location | None = field(default=None, compare=False)
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +211,7 @@ class Inclusion:
     run: str
     link: LinkMode
     build: str | None = None
-    location: Location | None = field(default=None, compare=False)
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +275,7 @@ class Program:
     expect: tuple[Expectation, ...] = ()
     smoke: Smoke = field(default_factory=Smoke)
     network: bool = True
-    location: Location | None = field(default=None, compare=False)
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from nox_variants.model import LinkMode
 
 if TYPE_CHECKING:
     from nox_variants.model import Variant
@@ -12,7 +15,10 @@ if TYPE_CHECKING:
 TAG_LENGTH = 128
 """The longest tag that registries take (OCI distribution-spec, "Pulling manifests")."""
 
-_TAG_ESCAPES = str.maketrans({"_": "__", ":": "_", "/": "_-", "+": "_.", "@": "_--"})
+_DIGEST = 16
+_ESCAPES = {"_": "__", "/": "_-", ":": "_.c", "+": "_.p", "@": "_.a"}
+_SPECIAL = re.compile(r"[_/+@]|:(?![0-9A-Za-z])")
+_LIKE_A_LINK_MODE = re.compile(rf"(-(?:{'|'.join(LinkMode)}))\.")
 
 
 def identifier(name: str) -> str:
@@ -33,8 +39,22 @@ def file_name(name: str) -> str:
 def image_tag(variant: Variant) -> str:
     """Return ``BUILD-LINK.RUN``: the tag under the program's name, so that one list shows them all.
 
-    A tag holds ``[A-Za-z0-9_.-]`` only: ``busybox:glibc`` becomes ``busybox_glibc``. Distinct
-    image names stay distinct.
+    A tag holds ``[A-Za-z0-9_.-]`` only, and at most :data:`TAG_LENGTH` of them:
+    ``busybox:glibc`` becomes ``busybox_glibc``, and what is too long ends in a digest. Distinct
+    variants of a program have distinct tags.
     """
-    build, run = variant.build_image, variant.run_image
-    return f"{build.translate(_TAG_ESCAPES)}-{variant.link}.{run.translate(_TAG_ESCAPES)}"
+    build, run = _escaped(variant.build_image), _escaped(variant.run_image)
+    tag = f"{build}-{variant.link}.{run}"
+    if len(tag) <= TAG_LENGTH:
+        return tag
+    return f"{tag[: TAG_LENGTH - _DIGEST]}{sha256(tag.encode()).hexdigest()[:_DIGEST]}"
+
+
+def _escaped(name: str) -> str:
+    """Return an image's name as a part of a tag; no other name gives the same.
+
+    What follows a ``_`` tells what it stands for: a letter or a digit, a colon before it; anything
+    else, the code of one character. ``-static.`` is kept for what stands between the two names.
+    """
+    plain = _SPECIAL.sub(lambda found: _ESCAPES[found[0]], name).replace(":", "_")
+    return _LIKE_A_LINK_MODE.sub(r"\1_.d", plain)

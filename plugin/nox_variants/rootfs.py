@@ -137,6 +137,10 @@ class _Root:
         way, todo, links = [root], _parts(path), 0
         while todo:
             name = todo.pop()
+            if not way[-1].merged:
+                return None  # a file has no names below it, neither ``..`` nor ``.``
+            if name in {"", "."}:
+                continue
             if name == "..":
                 way = way[:-1] or [root]
                 continue
@@ -157,7 +161,7 @@ class _Root:
 
 def _parts(path: str) -> list[str]:
     """Return a path's names, the first one last."""
-    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
+    return path.split("/")[::-1]
 
 
 def _look_up(folder: _Found, name: str) -> _Found | None:

@@ -45,7 +45,7 @@ def register_file(file: str | os.PathLike[str]) -> None:
 
 
 def _register_matrix(settings: Settings, variants: Sequence[Variant]) -> None:
-    @nox.session(name="matrix", default=False, venv_backend="none")
+    @nox.session(name="matrix", default=False, venv_backend="none", allow_parallel=True)
     def session_matrix(session: nox.Session) -> None:
         _run(session, settings, variants, prog="nox -s matrix --")
 
@@ -71,8 +71,12 @@ def _register_program(settings: Settings, program: Program, variants: Sequence[V
         _run(session, settings, (variant,), prog=f'nox -s "{variant.id}" --')
 
     session_program.__doc__ = _docstring(program, mine)
-    nox.session(name=program.name, default=False, venv_backend="none")(
-        nox.parametrize("variant", params)(session_program)
+    nox.session(
+        nox.parametrize("variant", params)(session_program),
+        name=program.name,
+        default=False,
+        venv_backend="none",
+        allow_parallel=True,
     )
 
 

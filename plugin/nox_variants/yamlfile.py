@@ -12,38 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from nox_variants.model import Location, Problem
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-Path_ = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
+"""The way to a value: keys of mappings and indexes of lists."""
 
 MOST_BYTES = 4 * 1024 * 1024
 MOST_VALUES = 200_000
 """Values after aliases are followed: a file of nested aliases is refused, not unfolded."""
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 _TAG = "tag:yaml.org,2002:"
 _MOST_DEPTH = 50
 _PLAIN_BOOLEANS = {"true", "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with the file.
-
-    Attributes:
-        path: Where, as keys and indexes.
-        text: What, and what to do.
-        line: Counted from 1; 0 when the path says it.
-        column: Likewise.
-        key: Whether the key is meant, not its value.
-    """
-
-    path: Path_
-    text: str
-    line: int = 0
-    column: int = 0
-    key: bool = False
+_PLAIN_KEY = re.compile(r"[\w.:/+@*-]+")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_KINDS = {"bool": "a boolean", "int": "a number", "float": "a number", "timestamp": "a date"}
 
 
 @dataclass(slots=True)
@@ -51,75 +39,114 @@ class Document:
     """A file's values and where they stand.
 
     Attributes:
+        file: The file, as the user named it.
         value: Plain Python values; None when the file cannot be read as YAML at all.
-        values: Line and column of each value, by path.
-        keys: Line and column of each key, by the path of its value.
         problems: What is wrong with the YAML itself.
+        nodes: The node of each value.
+        key_nodes: The node of each key, by the way to its value.
     """
 
+    file: str
     value: Any = None
-    values: dict[Path_, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[Path_, tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    nodes: dict[Keys, yaml.Node] = field(default_factory=dict)
+    key_nodes: dict[Keys, yaml.Node] = field(default_factory=dict)
 
-    def position(self, path: Path_, *, key: bool = False) -> tuple[int, int]:
-        """Return line and column of a path, or of the nearest thing around it."""
-        if key and path in self.keys:
-            return self.keys[path]
-        while path and path not in self.values:
-            path = path[:-1]
-        return self.values.get(path, (1, 1))
+    def location(self, keys: Keys, *, key: bool = False) -> Location:
+        """Return where a value stands, or the nearest thing around it.
+
+        Args:
+            keys: The way to the value.
+            key: Whether the key is meant, not its value.
+        """
+        if key and keys in self.key_nodes:
+            return self.place(self.key_nodes[keys], keys)
+        while keys and keys not in self.nodes:
+            keys = keys[:-1]
+        return self.place(self.nodes[keys], keys)
+
+    def place(self, node: yaml.Node, keys: Keys) -> Location:
+        """Return where a node stands."""
+        mark = node.start_mark
+        return Location(
+            file=self.file, line=mark.line + 1, column=mark.column + 1, path=dotted(keys)
+        )
+
+
+def dotted(keys: Keys) -> str:
+    """Return a way as text: ``programs.hello-c.run[2]``."""
+    text = ""
+    for key in keys:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        elif _PLAIN_KEY.fullmatch(key):
+            text += f".{key}" if text else key
+        else:
+            text += f"[{key!r}]"
+    return text
 
 
 def read(file: Path) -> Document:
     """Return what a file holds; what is wrong with it is among the problems."""
+    name = str(file)
     try:
         with file.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        return _refused("no such file. `nox-variants init` writes a first one.")
+        return _refused(name, "no such file. `nox-variants init` writes a first one.")
     except OSError as error:
-        return _refused(f"cannot be read: {error.strerror}.")
+        return _refused(name, f"cannot be read: {error.strerror}.")
     if len(data) > MOST_BYTES:
-        return _refused(f"is larger than {MOST_BYTES // 1024**2} MiB.")
+        return _refused(name, f"is larger than {MOST_BYTES // 1024**2} MiB.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return _refused("is not UTF-8 text.", line=line)
-    return parse(text)
+        return _refused(name, "is not UTF-8 text.", line=line)
+    return parse(text, name)
 
 
-def parse(text: str) -> Document:
-    """Return what a text holds."""
+def parse(text: str, name: str) -> Document:
+    """Return what a text holds.
+
+    Args:
+        text: YAML.
+        name: The file that it stands in.
+    """
     try:
-        node = yaml.compose(text, Loader=_LOADER)
+        node = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
-        return _syntax_error(error)
+        return _syntax_error(name, error)
     except RecursionError:
-        return _refused("is nested too deeply.")
+        return _refused(name, "is nested too deeply.")
     if node is None:
-        return _refused("is empty. `nox-variants init` writes a first one.")
-    document = Document()
+        return _refused(name, "is empty. `nox-variants init` writes a first one.")
+    document = Document(name)
     document.value = _Builder(document).build(node, (), 0)
     return document
 
 
-def _refused(text: str, *, line: int = 1, column: int = 1) -> Document:
-    return Document(problems=[Problem((), text, line, column)])
+def _refused(name: str, text: str, *, line: int = 1, column: int = 1) -> Document:
+    return Document(name, problems=[Problem(Location(file=name, line=line, column=column), text)])
 
 
-def _syntax_error(error: yaml.YAMLError) -> Document:
+def _syntax_error(name: str, error: yaml.YAMLError) -> Document:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    text = str(getattr(error, "problem", None) or error)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    if "undefined alias" in text:
-        text += ". A word that starts with '*' is an alias in YAML: quote a glob, as in \"*musl\""
-    elif "'\\t'" in text or "cannot start any token" in text and "\\t" in text:
-        text += ". YAML is indented with spaces, not with tabs"
-    elif "expected a single document" in text:
-        text = "holds more than one YAML document: remove what follows '---'"
-    return _refused(f"is not valid YAML: {text}.", line=line, column=column)
+    said = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+    if "expected a single document" in str(error):
+        said = "holds more than one document. Remove what follows '---'"
+    else:
+        said = f"is not valid YAML: {said}{_syntax_hint(said)}"
+    return _refused(name, f"{said}.", line=line, column=column)
+
+
+def _syntax_hint(said: str) -> str:
+    if "undefined alias" in said or "did not find expected alphabetic" in said:
+        return ". A word that starts with '*' is an alias in YAML: quote a glob, as in \"*musl\""
+    if "cannot start any token" in said:
+        return ". Indent with spaces, not with tabs, and quote what starts with @ or `"
+    return ""
 
 
 class _Builder:
@@ -127,90 +154,79 @@ class _Builder:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._count = 0
+        self._nodes = document.nodes
+        self._key_nodes = document.key_nodes
+        self._left = MOST_VALUES
 
-    def build(self, node: yaml.Node, path: Path_, depth: int) -> Any:
-        self._count += 1
-        if depth > _MOST_DEPTH or self._count > MOST_VALUES:
-            if self._count < 2 * MOST_VALUES:
-                self._problem(node, path, "is nested or aliased too deeply")
-                self._count = 2 * MOST_VALUES
+    def build(self, node: yaml.Node, keys: Keys, depth: int) -> Any:
+        self._left -= 1
+        self._nodes[keys] = node
+        if depth > _MOST_DEPTH or self._left <= 0:
+            if self._left >= 0:
+                self._problem(node, keys, "is nested or aliased too deeply.")
+                self._left = -1
             return None
-        self._document.values.setdefault(path, _place(node))
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, depth)
+            return self._mapping(node, keys, depth)
         if isinstance(node, yaml.SequenceNode):
-            return [
-                self.build(child, (*path, number), depth + 1)
-                for number, child in enumerate(node.value)
-            ]
-        return self._scalar(node, path)
+            children = enumerate(node.value)
+            return [self.build(child, (*keys, at), depth + 1) for at, child in children]
+        return self._scalar(node, keys, "text")
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_, depth: int) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, keys: Keys, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = self._key(key_node, path)
-            if key is None:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, keys, "has a key that is no name.")
                 continue
-            inner = (*path, key)
-            if key in values:
-                first = self._document.keys[inner][0]
-                self._problem(key_node, inner, f"key {key!r} is there twice, first in line {first}")
+            if key_node.tag == f"{_TAG}merge":
+                self._problem(key_node, keys, "has a merge key '<<', which is not supported.")
                 continue
-            self._document.keys[inner] = _place(key_node)
-            values[key] = self.build(value_node, inner, depth + 1)
+            name = str(key_node.value)
+            inner = (*keys, name)
+            if inner in self._key_nodes:
+                first = self._key_nodes[inner].start_mark.line + 1
+                self._problem(
+                    key_node, inner, f"key {name!r} is there twice, first in line {first}."
+                )
+                continue
+            self._key_nodes[inner] = key_node
+            if key_node.tag != f"{_TAG}str":
+                self._scalar(key_node, inner, "name")
+            values[name] = self.build(value_node, inner, depth + 1)
         return values
 
-    def _key(self, node: yaml.Node, path: Path_) -> str | None:
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag == f"{_TAG}str" or node.value not in {"", "null", "~"}:
-                plain = node.tag == f"{_TAG}str" or self._harmless(node)
-                if not plain:
-                    self._trap(node, (*path, node.value), "name")
-                return str(node.value)
-        self._problem(node, path, "has a key that is no name")
-        return None
-
-    @staticmethod
-    def _harmless(node: yaml.ScalarNode) -> bool:
-        return node.tag in {f"{_TAG}int", f"{_TAG}float"} and ":" not in node.value
-
-    def _scalar(self, node: yaml.Node, path: Path_) -> Any:
+    def _scalar(self, node: yaml.Node, keys: Keys, meant: str) -> Any:
         text, kind = str(node.value), node.tag.removeprefix(_TAG)
         match kind:
             case "str":
                 return text
-            case "null":
+            case "null" if meant == "text":
                 return None
-            case "bool" if text.lower() in _PLAIN_BOOLEANS:
+            case "bool" if text.lower() in _PLAIN_BOOLEANS and meant == "text":
                 return text.lower() == "true"
-            case "int" if re.fullmatch(r"[-+]?[0-9_]+", text) and not re.match(
-                r"[-+]?0[0-9]", text
-            ):
+            case "int" if _DECIMAL.fullmatch(text):
                 return int(text)
             case "float" if ":" not in text:
                 return yaml.safe_load(text)
             case _:
-                self._trap(node, path, "text")
+                self._trap(node, keys, meant)
                 return text
 
-    def _trap(self, node: yaml.Node, path: Path_, what: str) -> None:
+    def _trap(self, node: yaml.Node, keys: Keys, meant: str) -> None:
         kind = node.tag.removeprefix(_TAG)
-        words = {"bool": "a boolean", "int": "a number", "float": "a number", "timestamp": "a date"}
-        if kind in words:
+        if kind == "null":
+            self._problem(node, keys, f"YAML reads {node.value or 'an empty key'} as nothing.")
+        elif kind in _KINDS:
             quoted = f'"{node.value}"'
             self._problem(
                 node,
-                path,
-                f"YAML reads {node.value} as {words[kind]}: quote it if the {what} {quoted} is meant",
+                keys,
+                f"YAML reads {node.value} as {_KINDS[kind]}. Quote it if the {meant} {quoted}"
+                " is meant.",
             )
         else:
-            self._problem(node, path, f"has the unknown YAML tag {node.tag!r}")
+            self._problem(node, keys, f"has the unknown YAML tag {node.tag!r}.")
 
-    def _problem(self, node: yaml.Node, path: Path_, text: str) -> None:
-        line, column = _place(node)
-        self._document.problems.append(Problem(path, f"{text}.", line, column))
-
-
-def _place(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+    def _problem(self, node: yaml.Node, keys: Keys, text: str) -> None:
+        self._document.problems.append(Problem(self._document.place(node, keys), text))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nox_variants import names
+from nox_variants import commands, names
 from nox_variants.errors import BuildFailed, ImageUnavailable, UsageError, VariantsError
 from nox_variants.plan import make_plans
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-DEFAULT_FILE = Path("variants.yaml")
 
 
 class Format(StrEnum):
@@ -83,12 +81,10 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 when a variant could not be exported.
     """
-    from nox_variants import config, invocation, matrix, options  # noqa: PLC0415  # not for --help
+    from nox_variants import invocation, matrix, options  # noqa: PLC0415  # not for --help
 
     check(args.ids, every=args.all, kind=args.format)
-    if len(args.file) > 1:
-        raise UsageError("export: more than one --file", hint="Export from one file at a time.")
-    settings = config.load(*args.file or (DEFAULT_FILE,))
+    settings = commands.settings(args)
     chosen = matrix.select(matrix.expand(settings).variants, only=tuple(args.ids))
     parsed = options.parse((), os.environ, prog="nox-variants export")
     if isinstance(parsed, str):  # the help, which nobody asked for

@@ -36,7 +36,7 @@ def parse(text: object) -> Digest:
     if isinstance(text, str) and _SHA256.fullmatch(text):
         return Digest(text)
     raise LayoutError(
-        f"digest: not a sha256 digest: {_short(text)}",
+        f"digest: not a sha256 digest: {short(text)}",
         hint="It must be 'sha256:' and 64 lower-case hex digits.",
     )
 
@@ -58,6 +58,7 @@ def canonical_json(value: object) -> bytes:
     return text.encode()
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value that came from outside as an error shows it."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004  # enough to find it

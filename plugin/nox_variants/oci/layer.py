@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,6 +87,7 @@ def write_tree(root: Path, out: Writable, *, mtime: int) -> LayerFacts:
 
     Raises:
         LayoutError: Something cannot be read, changes meanwhile, or cannot be part of a layer.
+            What `out` raises comes out as it is.
     """
     return _Writer(out, mtime).write(root)
 
@@ -101,10 +103,7 @@ class _Writer:
 
     def write(self, root: Path) -> LayerFacts:
         for path, name, status in _walk(os.fsencode(root)):
-            try:
-                self._entry(path, name, status)
-            except OSError as error:
-                raise _unreadable(path, error) from error
+            self._entry(path, name, status)
         self._put(bytes(2 * BLOCK))
         return LayerFacts(
             diff_id=Digest(f"sha256:{self._hash.hexdigest()}"),
@@ -122,7 +121,7 @@ class _Writer:
             if _opaque(path):
                 self._marker(name + b"/" + OPAQUE)
         elif stat.S_ISLNK(mode):
-            self._header(name, status, b"2", link=os.readlink(path))  # noqa: PTH115  # bytes
+            self._header(name, status, b"2", link=_target(path))
         elif stat.S_ISFIFO(mode):
             self._header(name, status, b"6")
         elif _is_whiteout(status):
@@ -138,19 +137,19 @@ class _Writer:
         self._header(name, status, b"0", size=status.st_size)
         self._content += status.st_size
         if status.st_size:
-            self._bytes(path, status.st_size)
+            for chunk in self._chunks(path, status.st_size):
+                self._put(chunk)
+            self._put(bytes(-status.st_size % BLOCK))
 
-    def _bytes(self, path: bytes, size: int) -> None:
-        left = size
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # opened safely above
+    def _chunks(self, path: bytes, left: int) -> Iterator[memoryview]:
+        """Yield so many bytes of a file, in pieces that are good until the next one."""
+        with _reading(path), open(path, "rb", buffering=0, opener=_opener) as file:
             while left:
                 count = file.readinto(self._buffer[: min(left, _CHUNK)])
                 if not count:
                     raise LayoutError(f"{os.fsdecode(path)}: became shorter while it was read")
-                self._put(self._buffer[:count])
                 left -= count
-        self._put(bytes(-size % BLOCK))
+                yield self._buffer[:count]
 
     def _marker(self, name: bytes) -> None:
         """Write one of the specification's marker files: empty, with nothing of its own."""
@@ -162,7 +161,7 @@ class _Writer:
     ) -> None:
         # A link's own mode means nothing, and file systems differ in what they say.
         mode = 0o777 if kind == b"2" else status.st_mode & 0o1777
-        mtime = max(0, min(int(status.st_mtime), self._mtime))
+        mtime = max(0, min(status.st_mtime_ns // 10**9, self._mtime))
         self._entries += 1
         self._put(_headers(name, kind, mode=mode, size=size, mtime=mtime, link=link))
 
@@ -194,7 +193,7 @@ def _headers(
     if size > _OCTAL_11:
         records += _record(b"size", b"%d" % size)
         size = 0
-    main = _block(short, kind, mode=mode, size=size, mtime=mtime, link=link[:_LINK], prefix=prefix)
+    main = _block(short, kind, mode=mode, size=size, mtime=mtime, link=link, prefix=prefix)
     if not records:
         return main
     if not _is_utf8(records):
@@ -283,15 +282,13 @@ def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
 
 def _entries(folder: bytes, prefix: bytes) -> list[tuple[bytes, bytes, os.stat_result]]:
     """Return a folder's entries, the first name last."""
-    try:
+    with _reading(folder):
         with os.scandir(folder) as scan:
             found = sorted(scan, key=lambda entry: entry.name, reverse=True)
         return [
             (entry.path, _checked(folder, prefix, entry.name), entry.stat(follow_symlinks=False))
             for entry in found
         ]
-    except OSError as error:
-        raise _unreadable(folder, error) from error
 
 
 def _checked(folder: bytes, prefix: bytes, name: bytes) -> bytes:
@@ -301,6 +298,16 @@ def _checked(folder: bytes, prefix: bytes, name: bytes) -> bytes:
             hint="Names that start with '.wh.' hide files of the layers below (OCI image-spec).",
         )
     return prefix + name
+
+
+def _target(path: bytes) -> bytes:
+    with _reading(path):
+        return os.readlink(path)  # noqa: PTH115  # bytes
+
+
+def _opener(path: str | bytes, flags: int) -> int:
+    """Open a file that may have been replaced: follow no link, wait for no pipe's writer."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _is_whiteout(status: os.stat_result) -> bool:
@@ -314,11 +321,18 @@ def _opaque(path: bytes) -> bool:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError:
         return False
-    return any(
-        name in names and os.getxattr(path, name, follow_symlinks=False) == b"y"
-        for name in _OPAQUE_ATTRIBUTES
-    )
+    with _reading(path):
+        return any(
+            name in names and os.getxattr(path, name, follow_symlinks=False) == b"y"
+            for name in _OPAQUE_ATTRIBUTES
+        )
 
 
-def _unreadable(path: bytes, error: OSError) -> LayoutError:
-    return LayoutError(f"{os.fsdecode(path)}: cannot be read into a layer: {error.strerror}")
+@contextmanager
+def _reading(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LayoutError(
+            f"{os.fsdecode(path)}: cannot be read into a layer: {error.strerror}"
+        ) from error

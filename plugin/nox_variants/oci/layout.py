@@ -76,7 +76,11 @@ def write_layout(
     wanted = {hex_of(sha256_bytes(data)): data for data in (config, manifest)}
     blobs = folder / BLOBS
     names = (*wanted, *(path.name for path in layers))
-    if _holds(folder / "index.json", new_index) and all((blobs / name).is_file() for name in names):
+    if (
+        _holds(folder / "oci-layout", MARKER)
+        and _holds(folder / "index.json", new_index)
+        and all((blobs / name).is_file() for name in names)
+    ):
         return
     with _explained(folder):
         blobs.mkdir(parents=True, exist_ok=True)
@@ -195,13 +199,8 @@ def _finished(folder: Path) -> list[str]:
 
 
 def _replace(file: Path, data: bytes) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with _draft(file) as draft:
         draft.write_bytes(data)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _share(source: Path, target: Path) -> None:
@@ -211,9 +210,20 @@ def _share(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:  # another file system, or one without links
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(source, draft)
-        draft.replace(target)
+        with _draft(target) as draft:
+            shutil.copyfile(source, draft)
+
+
+@contextmanager
+def _draft(file: Path) -> Iterator[Path]:
+    """Yield a path beside a file, which replaces it in the end, or is gone when that fails."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -238,6 +248,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LayoutError(
-            f"{path}: cannot be written: {error.strerror}",
+            f"{path}: cannot be written: {error.strerror or error}",
             hint="Does the folder above it exist, is it writable for you, is there room?",
         ) from error

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.errors import LayoutError
-from nox_variants.oci.digest import hex_of, parse, sha256_file
+from nox_variants.oci.digest import hex_of, parse, sha256_file, short
 from nox_variants.oci.image import CONFIG, INDEX, LAYER, MANIFEST
-from nox_variants.oci.layout import BLOBS, MARKER
+from nox_variants.oci.layout import BLOBS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +29,22 @@ def validate(folder: Path, *, external: frozenset[Digest] = frozenset()) -> None
     Raises:
         LayoutError: The first thing that is wrong, with its name.
     """
-    marker = _json(folder / "oci-layout")
-    if marker != json.loads(MARKER):
-        raise LayoutError(f"{folder / 'oci-layout'}: not a layout of a known version: {marker!r}")
-    index = _json(folder / "index.json")
-    _require(folder / "index.json", index, "mediaType", INDEX)
-    for entry in _list(folder / "index.json", index, "manifests"):
+    try:
+        _layout(folder, external)
+    except OSError as error:
+        raise LayoutError(
+            f"{error.filename or folder}: cannot be read: {error.strerror}"
+        ) from error
+
+
+def _layout(folder: Path, external: frozenset[Digest]) -> None:
+    path = folder / "oci-layout"
+    _require(path, _json(path), "imageLayoutVersion", "1.0.0")
+    path = folder / "index.json"
+    index = _json(path)
+    _require(path, index, "schemaVersion", 2)
+    _require(path, index, "mediaType", INDEX)
+    for entry in _list(path, index, "manifests"):
         _image(folder, entry, external)
 
 
@@ -65,7 +75,9 @@ def _blob(folder: Path, entry: object, media_type: str) -> Path:
         raise LayoutError(f"{folder}: blob {digest} is missing, or no regular file")
     size = path.stat().st_size
     if type(entry.get("size")) is not int or entry["size"] != size:
-        raise LayoutError(f"{folder}: blob {digest} has {size} bytes, not {entry.get('size')!r}")
+        raise LayoutError(
+            f"{folder}: blob {digest} has {size} bytes, not {short(entry.get('size'))}"
+        )
     if sha256_file(path) != digest:
         raise LayoutError(f"{folder}: the content of blob {digest} is not what its name says")
     return path
@@ -73,7 +85,7 @@ def _blob(folder: Path, entry: object, media_type: str) -> Path:
 
 def _digest(folder: Path, entry: object) -> Digest:
     if not isinstance(entry, dict):
-        raise LayoutError(f"{folder}: not a descriptor: {repr(entry)[:100]}")
+        raise LayoutError(f"{folder}: not a descriptor: {short(entry)}")
     return parse(entry.get("digest"))
 
 
@@ -83,7 +95,7 @@ def _path(folder: Path, entry: object) -> Path:
 
 def _require(path: Path, values: dict[str, Any], name: str, value: object) -> None:
     if values.get(name) != value:
-        raise LayoutError(f"{path}: {name} is {repr(values.get(name))[:100]}, not {value!r}")
+        raise LayoutError(f"{path}: {name} is {short(values.get(name))}, not {value!r}")
 
 
 def _list(path: Path, values: dict[str, Any], name: str) -> list[Any]:
@@ -100,8 +112,6 @@ def _json(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(_LARGEST_JSON + 1)
         values = json.loads(data) if len(data) <= _LARGEST_JSON else None
-    except OSError as error:
-        raise LayoutError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path}: is not JSON: {error}") from error
     if not isinstance(values, dict):

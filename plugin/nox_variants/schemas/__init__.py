@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+FILES = {"variants": "variants.schema.json", "record": "record.schema.json"}
+"""The shipped files, by what they describe."""
 
 
 def documents() -> dict[str, str]:
-    """Return every schema's text by file name."""
-    from nox_variants import record  # noqa: PLC0415  # pydantic's models are built only when asked for
-    from nox_variants.commands import schema  # noqa: PLC0415
+    """Return every schema's text, generated anew, by file name."""
+    from nox_variants import filemodel, record  # noqa: PLC0415  # models are built when asked for
 
     return {
-        "variants.schema.json": schema.schema_text(),
-        "record.schema.json": json.dumps(record.json_schema(), indent=2) + "\n",
+        FILES["variants"]: _text("variants.yaml", filemodel.File.model_json_schema()),
+        FILES["record"]: _text("nox-variants record", record.json_schema()),
     }
+
+
+def _text(title: str, schema: dict[str, Any]) -> str:
+    values = {"$schema": DIALECT, **schema, "title": title}
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,397 @@
+"""YAML to settings: reads the file and the catalogue, finds every mistake, says where and what.
+
+The only module that knows both the form of the file and the values that the rest works with.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from nox_variants import filemodel, matrix, yamlfile
+from nox_variants.errors import ConfigError, did_you_mean
+from nox_variants.model import (
+    Cause,
+    Expectation,
+    Image,
+    ImageSource,
+    Inclusion,
+    Language,
+    LinkMode,
+    Problem,
+    Program,
+    Recipe,
+    Selector,
+    Settings,
+    Smoke,
+    SourceKind,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+    from nox_variants.yamlfile import Document, Keys
+
+F = TypeVar("F", bound=filemodel.Form)
+
+PLANNED = {"budget"}
+"""Keys that later versions will know: refused, so that nobody counts on them."""
+
+_SCRATCH = Image(name="scratch", sources=(ImageSource(kind=SourceKind.SCRATCH),))
+
+_KINDS = {
+    dict: "a mapping",
+    list: "a list",
+    str: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "nothing",
+}
+_WANTED = {
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+}
+
+
+def load(file: Path) -> Settings:
+    """Return what a file says.
+
+    Args:
+        file: The file; its folder is the root of all sources.
+
+    Raises:
+        ConfigError: With every mistake that was found.
+    """
+    document = yamlfile.read(file)
+    if document.value is None and document.problems:
+        raise ConfigError(tuple(map(str, document.problems)))
+    reading = _Reading(document, file)
+    settings = reading.settings()
+    if reading.problems:
+        ordered = sorted(reading.problems, key=lambda p: (p.location.line, p.location.column))
+        raise ConfigError(tuple(dict.fromkeys(map(str, ordered))))
+    return settings
+
+
+def catalogue() -> filemodel.Catalogue:
+    """Return the images and languages that the package ships."""
+    folder = resources.files("nox_variants") / "catalogue"
+    values = {
+        name: yaml.load((folder / f"{name}.yaml").read_text("utf-8"), Loader=yamlfile.LOADER)  # noqa: S506  # a safe loader
+        for name in filemodel.Catalogue.model_fields
+    }
+    return filemodel.Catalogue.model_validate(values)
+
+
+class _Reading:
+    """One reading of one file.
+
+    Attributes:
+        problems: What is wrong with it.
+    """
+
+    def __init__(self, document: Document, file: Path) -> None:
+        self._document = document
+        self._file = file
+        self._catalogue = catalogue()
+        self.problems = list(document.problems)
+
+    def settings(self) -> Settings:
+        """Return the settings; worth nothing when there are problems."""
+        form = self._form()
+        root = self._file.parent.resolve()
+        images = self._images(form)
+        languages = self._languages(form)
+        programs = tuple(
+            self._program(name, each, languages[each.language], root)
+            for name, each in form.programs.items()
+            if each.language in languages
+        )
+        if self.problems:  # expansion finds the rest, but for what this very call reported
+            for program in programs:
+                self.problems += self._rules(program)
+        return Settings(file=self._file, root=root, programs=programs, images=images)
+
+    def _rules(self, program: Program) -> Iterable[Problem]:
+        missing = {link for link in program.link if program.language.recipe(link) is None}
+        missing |= {one.link for one in program.include if not program.language.recipe(one.link)}
+        return () if missing else matrix.check(program)
+
+    # --- form ------------------------------------------------------------------------------------
+
+    def _form(self) -> filemodel.File:
+        """Return the form of the file, or of what is right of it when something is wrong."""
+        value = self._document.value
+        known = self._known(value)
+        try:
+            return filemodel.File.model_validate(value, context=known)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        self.problems += [self._problem(detail) for detail in details]
+        sound = _without({detail["loc"][:2] for detail in details}, value)
+        try:
+            return filemodel.File.model_validate(sound, context=known)
+        except ValidationError:
+            return filemodel.File.model_construct(version=1, programs={})
+
+    def _known(self, value: Any) -> filemodel.Known:
+        def keys(name: str) -> set[str]:
+            section = value.get(name) if isinstance(value, dict) else None
+            return set(section) if isinstance(section, dict) else set()
+
+        return filemodel.Known(
+            images=frozenset({_SCRATCH.name} | keys("images") | set(self._catalogue.images)),
+            languages=frozenset(keys("languages") | set(self._catalogue.languages)),
+        )
+
+    def _problem(self, detail: ErrorDetails) -> Problem:
+        keys, kind = detail["loc"], detail["type"]
+        if keys and keys[-1] == "[key]":
+            return Problem(self._document.location(keys[:-1], key=True), _said(detail))
+        if kind == "extra_forbidden":
+            location = self._document.location(keys, key=True)
+            return Problem(location, _unknown_key(keys))
+        if kind == "missing":
+            return Problem(self._document.location(keys[:-1]), f"key {keys[-1]!r} is missing.")
+        return Problem(self._document.location(keys), _said(detail))
+
+    # --- images and languages ------------------------------------------------------------------
+
+    def _images(self, form: filemodel.File) -> tuple[Image, ...]:
+        images = {"scratch": _SCRATCH}
+        for name, each in self._catalogue.images.items():
+            images[name] = _image(name, _merged(each, form.images.get(name)))
+        for name, each in form.images.items():
+            images.setdefault(name, _image(name, each))
+            if not images[name].sources:
+                self._report(("images", name), "has no source. Give it registry, apt or archive.")
+        return tuple(images.values())
+
+    def _languages(self, form: filemodel.File) -> dict[str, Language]:
+        forms = dict(self._catalogue.languages)
+        for name, each in form.languages.items():
+            base = forms.get(name)
+            merged = _merged(base, each) if base else each
+            if base:
+                merged = merged.model_copy(update={"link": {**base.link, **each.link}})
+            if merged.artifact is None or not merged.link:
+                what = "artifact" if merged.artifact is None else "link"
+                self._report(("languages", name), f"key {what!r} is missing.")
+                forms.pop(name, None)
+                continue
+            forms[name] = merged
+        return {name: _language(name, each) for name, each in forms.items()}
+
+    # --- programs ------------------------------------------------------------------------------
+
+    def _program(
+        self, name: str, form: filemodel.ProgramForm, language: Language, root: Path
+    ) -> Program:
+        keys: Keys = ("programs", name)
+        self._check_links(keys, form, language)
+        locate = self._document.location
+        return Program(
+            name=name,
+            language=language,
+            source=root / form.source,
+            run=tuple(form.run),
+            link=tuple(form.link),
+            build=tuple(form.build) if form.build else None,
+            include=tuple(
+                Inclusion(
+                    run=each.run,
+                    link=LinkMode(each.link),
+                    build=each.build,
+                    location=locate((*keys, "include", at)),
+                )
+                for at, each in enumerate(form.include)
+            ),
+            exclude=tuple(
+                self._selector(each, (*keys, "exclude", at)) for at, each in enumerate(form.exclude)
+            ),
+            expect=tuple(
+                Expectation(
+                    selector=self._selector(each, (*keys, "expect", at)),
+                    verdict=Verdict(each.verdict),
+                    cause=Cause(each.cause) if each.cause else None,
+                )
+                for at, each in enumerate(form.expect)
+            ),
+            smoke=_smoke(form.smoke),
+            network=form.network == "default",
+            location=locate(keys, key=True),
+        )
+
+    def _check_links(self, keys: Keys, form: filemodel.ProgramForm, language: Language) -> None:
+        asked: list[tuple[Keys, LinkMode]] = [
+            ((*keys, "link", at), link) for at, link in enumerate(form.link)
+        ]
+        asked += [
+            ((*keys, "include", at, "link"), LinkMode(each.link))
+            for at, each in enumerate(form.include)
+        ]
+        for where, link in asked:
+            if language.recipe(link) is None:
+                has = ", ".join(recipe.link for recipe in language.recipes)
+                self._report(
+                    where,
+                    f"language {language.name!r} has no link mode {str(link)!r}. It has {has}.",
+                )
+
+    def _selector(self, form: filemodel.SelectorForm, keys: Keys) -> Selector:
+        return Selector(
+            run=_tuple(form.run),
+            link=_tuple(form.link),
+            build=_tuple(form.build),
+            location=self._document.location(keys),
+        )
+
+    def _report(self, keys: Keys, text: str) -> None:
+        self.problems.append(Problem(self._document.location(keys), text))
+
+
+def _without(broken: set[tuple[int | str, ...]], value: Any) -> Any:
+    """Return the file's value without the programs that have mistakes of their own."""
+    if not isinstance(value, dict) or not isinstance(value.get("programs"), dict):
+        return value
+    bad = {keys[1] for keys in broken if keys[:1] == ("programs",) and len(keys) > 1}
+    programs = {name: each for name, each in value["programs"].items() if name not in bad}
+    return {**value, "programs": programs}
+
+
+def _said(detail: ErrorDetails) -> str:
+    """Return pydantic's finding in the words of this file."""
+    kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind in _WANTED:
+        is_number = isinstance(given, (bool, int, float))
+        hint = f' Quote it: "{given}".' if kind == "string_type" and is_number else ""
+        return f"must be {_WANTED[kind]}, not {_KINDS.get(type(given), 'that')}.{hint}"
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "too_short":
+            said = "must not be empty"
+        case "literal_error":
+            said = f"must be {context['expected']}, not {given!r}"
+        case "greater_than_equal":
+            said = f"must be at least {context['ge']}, not {given!r}"
+        case "less_than_equal":
+            said = f"must be at most {context['le']}, not {given!r}"
+        case _:
+            said = detail["msg"]
+    return f"{said}."
+
+
+def _unknown_key(keys: Keys) -> str:
+    name = str(keys[-1])
+    if name in PLANNED:
+        return f"key {name!r} is not supported by this version. Leave it out."
+    known = _form_at(keys[:-1]).model_fields
+    hint = did_you_mean(name, known) or f" Known are {', '.join(known)}."
+    return f"unknown key {name!r}.{hint}"
+
+
+def _form_at(keys: Keys) -> type[filemodel.Form]:
+    """Return the form that the mapping under some keys has."""
+    form: type[filemodel.Form] = filemodel.File
+    named = False
+    for key in keys:
+        if named:  # a key of the user's own, such as a program's name
+            named = False
+            continue
+        field = form.model_fields.get(str(key))
+        if field is not None:
+            inner, named = _inner(field.annotation)
+            form = inner or form
+    return form
+
+
+def _inner(annotation: Any) -> tuple[type[filemodel.Form] | None, bool]:
+    """Return the form inside an annotation, and whether names of the user's lead to it."""
+    if isinstance(annotation, type) and issubclass(annotation, filemodel.Form):
+        return annotation, False
+    for argument in get_args(annotation):
+        found, named = _inner(argument)
+        if found:
+            return found, named or get_origin(annotation) is dict
+    return None, False
+
+
+def _merged(base: F, form: F | None) -> F:
+    """Return the catalogue's form with the file's keys in place of its own."""
+    if form is None:
+        return base
+    return base.model_copy(update={name: getattr(form, name) for name in form.model_fields_set})
+
+
+def _image(name: str, form: filemodel.ImageForm) -> Image:
+    sources = []
+    if form.registry:
+        sources.append(
+            ImageSource(
+                kind=SourceKind.REGISTRY,
+                reference=form.registry.reference,
+                setup=(*form.registry.setup, *form.setup),
+            )
+        )
+    if form.apt:
+        sources.append(
+            ImageSource(
+                kind=SourceKind.APT,
+                packages=tuple(form.apt.packages or ()),
+                setup=(*form.apt.setup, *form.setup),
+                unavailable=form.apt.unavailable or "",
+            )
+        )
+    if form.archive:
+        sources.append(
+            ImageSource(
+                kind=SourceKind.ARCHIVE,
+                reference=form.archive.path,
+                setup=(*form.archive.setup, *form.setup),
+            )
+        )
+    return Image(name=name, sources=tuple(sources), env=tuple(form.env.items()))
+
+
+def _language(name: str, form: filemodel.LanguageForm) -> Language:
+    if form.artifact is None:
+        raise AssertionError(name)
+    return Language(
+        name=name,
+        recipes=tuple(
+            Recipe(
+                link=LinkMode(link),
+                image=each.build,
+                commands=tuple(each.commands),
+                env=tuple(each.env.items()),
+            )
+            for link, each in form.link.items()
+        ),
+        artifact=form.artifact,
+        caches=tuple(form.caches),
+        static_by_nature=form.static_by_nature,
+        mismatch_hint=form.mismatch_hint,
+    )
+
+
+def _smoke(form: filemodel.SmokeForm) -> Smoke:
+    values = form.model_dump()
+    return Smoke(**{**values, "args": tuple(form.args), "env": tuple(form.env.items())})
+
+
+def _tuple(globs: list[str] | None) -> tuple[str, ...] | None:
+    return None if globs is None else tuple(globs)

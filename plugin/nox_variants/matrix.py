@@ -1,0 +1,202 @@
+"""Settings to variants: product, exclude, include, expect. Pure, deterministic, fast."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import product
+from typing import TYPE_CHECKING
+
+from nox_variants import names
+from nox_variants.errors import ConfigError, UsageError, did_you_mean
+from nox_variants.model import Expected, Problem, Variant, VariantId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from nox_variants.model import LinkMode, Location, Program, Selector, Settings
+
+EVERY = "variant"
+"""The tag that all variants have."""
+
+_AXES = ("run", "link", "build")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A combination that is no variant, and the rule that took it out."""
+
+    id: VariantId
+    rule: Location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """All variants of a file in its order, and all that an `exclude` dropped."""
+
+    variants: tuple[Variant, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def expand(settings: Settings) -> Expansion:
+    """Return what a file comes to.
+
+    Raises:
+        ConfigError: Rules that match nothing, or combinations that are there twice.
+    """
+    programs = [_Program(program) for program in settings.programs]
+    problems = [str(problem) for program in programs for problem in program.problems]
+    if problems:
+        raise ConfigError(tuple(problems))
+    return Expansion(
+        variants=tuple(variant for program in programs for variant in program.variants),
+        dropped=tuple(dropped for program in programs for dropped in program.dropped),
+    )
+
+
+def check(program: Program) -> tuple[Problem, ...]:
+    """Return what is wrong with one program's rules."""
+    return tuple(_Program(program).problems)
+
+
+def select(
+    variants: Sequence[Variant], *, only: Sequence[str] = (), skip: Sequence[str] = ()
+) -> tuple[Variant, ...]:
+    """Return the variants whose ids match a glob of `only`, if there are any, and none of `skip`.
+
+    Raises:
+        UsageError: A glob matches no id, or nothing is left.
+    """
+    ids = [variant.id for variant in variants]
+    for glob in (*only, *skip):
+        if not any(_matches(glob, name) for name in ids):
+            raise UsageError(
+                f"no variant matches {glob!r}",
+                hint=did_you_mean(glob, ids).strip() or "`nox-variants list` shows all ids.",
+            )
+    left = tuple(
+        variant
+        for variant in variants
+        if (not only or any(_matches(glob, variant.id) for glob in only))
+        and not any(_matches(glob, variant.id) for glob in skip)
+    )
+    if not left:
+        raise UsageError("no variant is left", hint="Skip less.")
+    return left
+
+
+def tags(variant: Variant) -> tuple[str, ...]:
+    """Return a variant's tags, all Python identifiers: what `nox -t` and `nox -k` select by."""
+    words = (
+        EVERY,
+        variant.program,
+        variant.language,
+        variant.run_image,
+        variant.build_image,
+        variant.link,
+    )
+    return tuple(dict.fromkeys(names.identifier(word) for word in words))
+
+
+def _matches(glob: str, name: str) -> bool:
+    """Tell whether a glob matches an id, or is that id, white space aside as in Nox."""
+    glob = re.sub(r"\s", "", glob)
+    return glob == name or fnmatchcase(name, glob)
+
+
+class _Program:
+    """The expansion of one program.
+
+    Attributes:
+        variants: In order: the product, then what is included.
+        dropped: What `exclude` took out of the product.
+        problems: What is wrong with its rules.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._defaults = {recipe.link: recipe.image for recipe in program.language.recipes}
+        self.variants: list[Variant] = []
+        self.dropped: list[Dropped] = []
+        self.problems: list[Problem] = []
+        self._expand()
+
+    def _expand(self) -> None:
+        kept = {variant.id: variant for variant in self._product()}
+        whole = list(kept.values())
+        for selector in self._program.exclude:
+            for variant in self._selected(selector, whole):
+                if kept.pop(variant.id, None):
+                    self.dropped.append(Dropped(id=variant.id, rule=selector.location))
+        for inclusion in self._program.include:
+            build = inclusion.build or self._defaults[inclusion.link]
+            variant = self._variant(inclusion.run, inclusion.link, build)
+            if variant.id in kept:
+                text = f"{variant.id} is there already. Leave it out."
+                self.problems.append(Problem(inclusion.location, text))
+            kept[variant.id] = variant
+        if not kept:
+            self.problems.append(Problem(self._program.location, "has no variant left."))
+        self._expect(kept)
+
+    def _product(self) -> Iterator[Variant]:
+        program = self._program
+        for run, link in product(program.run, program.link):
+            for build in program.build or (self._defaults[link],):
+                yield self._variant(run, link, build)
+
+    def _variant(self, run: str, link: LinkMode, build: str) -> Variant:
+        program = self._program
+        last = "" if build == self._defaults[link] else f",{build}"
+        return Variant(
+            id=VariantId(f"{program.name}({run},{link}{last})"),
+            program=program.name,
+            language=program.language.name,
+            build_image=build,
+            run_image=run,
+            link=link,
+        )
+
+    def _expect(self, kept: dict[VariantId, Variant]) -> None:
+        expected: dict[VariantId, Expected] = {}
+        for rule in self._program.expect:
+            value = Expected(
+                verdict=rule.verdict, cause=rule.cause, location=rule.selector.location
+            )
+            for variant in self._selected(rule.selector, kept.values()):
+                expected[variant.id] = value
+        self.variants = [
+            replace(variant, expected=expected[variant.id]) if variant.id in expected else variant
+            for variant in kept.values()
+        ]
+
+    def _selected(self, selector: Selector, variants: Iterable[Variant]) -> list[Variant]:
+        """Return what a selector matches; each of its globs has to match something."""
+        found = candidates = list(variants)
+        dead = []
+        for axis in _AXES:
+            globs: tuple[str, ...] | None = getattr(selector, axis)
+            if globs is None:
+                continue
+            values = dict.fromkeys(_axis(variant, axis) for variant in candidates)
+            for glob in globs:
+                if not any(fnmatchcase(value, glob) for value in values):
+                    hint = did_you_mean(glob, values)
+                    dead.append(f"{axis} {glob!r} matches none of {', '.join(values)}.{hint}")
+            matched = {value for value in values if any(fnmatchcase(value, g) for g in globs)}
+            found = [variant for variant in found if _axis(variant, axis) in matched]
+        if not found:
+            dead = dead or ["matches no variant. Correct it or leave it out."]
+        self.problems += [Problem(selector.location, text) for text in dead]
+        return found
+
+
+def _axis(variant: Variant, axis: str) -> str:
+    match axis:
+        case "run":
+            return variant.run_image
+        case "build":
+            return variant.build_image
+        case _:
+            return variant.link
