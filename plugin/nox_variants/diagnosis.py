@@ -221,7 +221,7 @@ def _difference(got: str, expected: str) -> str:
     pairs = enumerate(zip(got, expected, strict=False))
     at = next((n for n, (one, other) in pairs if one != other), min(len(got), len(expected)))
     begin = max(0, at - _QUOTED // 3)
-    where = f" from line {expected.count(chr(10), 0, at) + 1} on" if begin else ""
+    where = f" from line {expected.count(chr(10), 0, begin) + 1} on" if begin else ""
     return f"printed {quote(got[begin:])}, not {quote(expected[begin:])}{where}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TextIO
 
-from nox_variants.errors import BuildFailed
+from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.graph import Failed
 from nox_variants.reports import table
 from nox_variants.runner import Step
@@ -65,8 +65,8 @@ class Plain:
 
     def recorded(self, record: Record) -> None:
         """Print a variant's line."""
-        size = table.size(record.sizes.content) if record.sizes else ""
-        words = (record.outcome, record.variant, record.cause or record.verdict or "", size)
+        content = table.content(record)
+        words = (record.outcome, record.variant, record.cause or record.verdict or "", content)
         self.note("  ".join(filter(None, (f"{words[0]:<8}", *words[1:]))))
 
 
@@ -144,9 +144,18 @@ def failure_lines(task: Task, result: object) -> tuple[str, ...]:
         return ()
     error = result.error
     if isinstance(error, BuildFailed):
-        log = tuple(f"  | {line}" for line in error.log.splitlines())
+        log = tuple(f"  | {_visible(line)}" for line in error.log.splitlines())
         return (f"build failed: {task.name}: {error}", *log)
-    return (f"{task.step} {task.name}: {error}",)
+    # What is skipped, and what a failed image stops, the notes of the report say.
+    quiet = isinstance(error, ImageUnavailable) or (
+        isinstance(error, ImageError) and task.step is Step.BUILD
+    )
+    return () if quiet else (f"error: {error}",)
+
+
+def _visible(line: str) -> str:
+    """Return a line of a program's output without what would steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 def print_report(records: Sequence[Record], stream: TextIO) -> None:
@@ -161,7 +170,7 @@ def print_report(records: Sequence[Record], stream: TextIO) -> None:
         console.print(f"{outcome}: {', '.join(ids)}", markup=False, style="bold", soft_wrap=True)
         console.print(f"  {text}", markup=False, soft_wrap=True)
     if names := table.stand_ins(records):
-        console.print("\nstand-ins:", style="bold")
+        console.print(f"\n{table.STAND_IN} made with stand-ins:", style="bold")
         for name in names:
             console.print(f"  {name}", markup=False, soft_wrap=True)
     console.print()

@@ -26,7 +26,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'alpine'?`` when something known is close, else nothing."""
     import difflib  # noqa: PLC0415  # only a mistake needs it
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(map(str, known)), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -2,7 +2,8 @@
 
 ``NOX_VARIANTS_HOME`` holds entries as folders, ``KIND/KEY/``. An entry appears by one rename when
 it is complete and on disk; what a killed process leaves lies in ``tmp/`` and is removed by the
-next one. Everything here can be deleted at any time: it is made again.
+next one. An entry that is taken out stays there too, as long as a process runs that may use it.
+Everything here can be deleted while nothing runs: it is made again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import stat
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -26,16 +27,17 @@ from nox_variants.errors import StoreError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 FORMAT = 1
 
 Kind = Literal["images", "refs", "sources", "builds", "layers"]
 
 _VERSION_FILE = "format"
+_DISCARDED = "discarded"
 _WAIT = 0.2
 _POLL = 0.02
-_FEW_FILES = 64
+_FEW = 64
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, or point NOX_VARIANTS_HOME elsewhere.",
     errno.EDQUOT: "Your quota is used up: free some space, or point NOX_VARIANTS_HOME elsewhere.",
@@ -66,48 +68,56 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._tmp = home / "tmp"
         self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
-        with self._explained():
+        self._owner_lock = FileLock(self._tmp / f"{self._owner}.lock", thread_local=False)
+        with self.explained():
+            self._check_format()
             for name in ("tmp", "locks"):
                 (home / name).mkdir(parents=True, exist_ok=True)
-            self._check_format()
-            self._owner_lock = FileLock(home / "tmp" / f"{self._owner}.lock", thread_local=False)
-            self._owner_lock.acquire()
-            self._sweep()
+            self._enter()
 
     def _check_format(self) -> None:
-        file = self.home / _VERSION_FILE
+        """Refuse a home of another version, before anything in it is touched."""
         try:
-            found = file.read_text(encoding="ascii").strip()
+            found = (self.home / _VERSION_FILE).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
-            draft = self.home / "tmp" / f"{self._owner}.format"
-            draft.write_text(f"{FORMAT}\n", encoding="ascii")
-            draft.replace(file)
             return
-        if found != str(FORMAT):
+        if found.strip() != str(FORMAT):
             raise StoreError(
-                f"{self.home}: made by another nox-variants (format {found!r}, not {FORMAT})",
+                f"{self.home}: made by another nox-variants"
+                f" (format {found.strip()!r}, not {FORMAT})",
                 hint="Remove the folder, or point NOX_VARIANTS_HOME elsewhere.",
             )
 
-    def _sweep(self) -> None:
-        """Remove what killed processes left: staging folders whose owner holds no lock."""
-        tmp = self.home / "tmp"
-        for lock_file in tmp.glob("*.lock"):
-            if lock_file.name == f"{self._owner}.lock":
-                continue
-            lock = FileLock(lock_file, thread_local=False)
-            try:
-                lock.acquire(blocking=False)
-            except (Timeout, OSError):
-                continue
-            try:
-                for left in tmp.glob(f"{lock_file.stem}.*"):
-                    if left != lock_file:
-                        _remove(left)
-                lock_file.unlink(missing_ok=True)
-            finally:
-                lock.release()
+    def _enter(self) -> None:
+        """Take this process's lock, and remove what processes that are no more have left.
+
+        One process at a time looks around: a lock between the making of its file and its locking
+        would look like one that was left behind.
+        """
+        with FileLock(self.home / "locks" / "enter", thread_local=False):
+            self._owner_lock.acquire()
+            self._write_format()
+            files = [file for file in self._tmp.glob("*.lock") if file.stem != self._owner]
+            dead = {file: lock for file in files if (lock := _left_behind(file))}
+            alone = len(dead) == len(files)
+            discarded = [*self._tmp.glob(f"{_DISCARDED}.*")] if alone else []
+        for file, lock in dead.items():
+            with suppress(OSError):  # the next process tries again
+                _remove_all(left for left in self._tmp.glob(f"{file.stem}.*") if left != file)
+                file.unlink(missing_ok=True)
+            lock.release()
+        with suppress(OSError):
+            _remove_all(discarded)
+
+    def _write_format(self) -> None:
+        file = self.home / _VERSION_FILE
+        if not file.exists():
+            draft = self._tmp / f"{self._owner}.format"
+            draft.write_text(f"{FORMAT}\n", encoding="ascii")
+            _fsync(draft)
+            draft.replace(file)
 
     def entry(self, kind: Kind, key: str) -> Path:
         """Return where an entry is, or would be."""
@@ -119,10 +129,15 @@ class Store:
         return path if path.is_dir() else None
 
     @contextmanager
-    def publish(self, kind: Kind, key: str) -> Iterator[Path]:
+    def publish(self, kind: Kind, key: str, *, replace: bool = False) -> Iterator[Path]:
         """Make an entry: yields an empty folder that becomes the entry when the block succeeds.
 
         Whoever comes second with the same key finds the first one's entry in its place.
+
+        Args:
+            kind: What it is.
+            key: Its name, safe as a file name.
+            replace: Whether it takes the place of an entry that is there.
 
         Raises:
             StoreError: The disk did not take it.
@@ -132,6 +147,8 @@ class Store:
             _to_disk(staging)
             target = self.entry(kind, key)
             target.parent.mkdir(exist_ok=True)
+            if replace:
+                self.discard(kind, key)
             try:
                 staging.rename(target)
             except OSError as error:
@@ -143,33 +160,34 @@ class Store:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Yield an empty folder on the store's file system, removed at the end."""
-        with self._explained():
-            staging = self.home / "tmp" / f"{self._owner}.{secrets.token_hex(8)}"
+        with self.explained():
+            staging = self._tmp / f"{self._owner}.{secrets.token_hex(8)}"
             staging.mkdir()
             try:
                 yield staging
             finally:
-                _remove(staging)
+                with suppress(OSError):  # the next process tries again; the block's error counts
+                    _remove(staging)
 
     def discard(self, kind: Kind, key: str) -> None:
-        """Take an entry out of the store at once, and then apart."""
-        with self._explained():
-            aside = self.home / "tmp" / f"{self._owner}.{secrets.token_hex(8)}"
-            with suppress(FileNotFoundError):
-                self.entry(kind, key).rename(aside)
-                _remove(aside)
+        """Take an entry out of the store at once.
+
+        Its files stay until a process finds itself alone: a sandbox may stand on them now.
+        """
+        with self.explained(), suppress(FileNotFoundError):
+            self.entry(kind, key).rename(self._tmp / f"{_DISCARDED}.{secrets.token_hex(8)}")
 
     def cache(self, name: str) -> Path:
         """Return a folder that builds keep between runs."""
         path = self.home / "caches" / name
-        with self._explained():
+        with self.explained():
             path.mkdir(parents=True, exist_ok=True)
         return path
 
     def folder(self, name: str) -> Path:
         """Return a folder of the store's own for another purpose, such as apt's state."""
         path = self.home / name
-        with self._explained():
+        with self.explained():
             path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -186,7 +204,7 @@ class Store:
         """
         file = self.home / "locks" / hashlib.sha256(name.encode()).hexdigest()
         held = FileLock(file, thread_local=False)
-        with self._explained():
+        with self.explained():
             while not held.is_locked:
                 if cancelled.is_set():
                     raise StoreError("cancelled")
@@ -222,7 +240,8 @@ class Store:
         raise StoreError(f"{file}: was changed or cut off", hint="It will be made again.")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Turn what the file system says no to into a StoreError with what to do."""
         try:
             yield
         except OSError as error:
@@ -237,13 +256,24 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _left_behind(file: Path) -> FileLock | None:
+    """Return the lock of a process that is no more, held; None when it runs."""
+    lock = FileLock(file, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return None
+    return lock
+
+
 def _to_disk(folder: Path) -> None:
-    """Bring a folder's content to the disk: file by file, or the whole file system for many."""
-    files = list(islice((path for path in folder.rglob("*") if _is_file(path)), _FEW_FILES + 1))
-    if len(files) <= _FEW_FILES:
-        for path in (*files, folder):
-            _fsync(path)
-        return
+    """Bring a folder's content to the disk: one by one, or the whole file system for many."""
+    with suppress(PermissionError):  # a file of a build that its owner may not read
+        paths = list(islice(_content(folder), _FEW + 1))
+        if len(paths) <= _FEW:
+            for path in paths:
+                _fsync(path)
+            return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         library = ctypes.CDLL(None, use_errno=True)
@@ -254,8 +284,17 @@ def _to_disk(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_file(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)
+def _content(folder: Path) -> Iterator[Path]:
+    """Yield a folder and all folders and regular files in it."""
+    yield folder
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if stat.S_IFMT(path.lstat().st_mode) in {stat.S_IFREG, stat.S_IFDIR}:
+                yield path
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _fsync(path: Path) -> None:
@@ -266,22 +305,22 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _remove(path)
+
+
 def _remove(path: Path) -> None:
-    """Remove a tree, also one with folders that their owner may not enter."""
+    """Remove a file or a tree, also one with folders that their owner may not enter or change."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-
-    def open_up(function: Any, name: str, _: object) -> None:
-        with suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            if Path(name).is_dir():
-                Path(name).chmod(0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                Path(name).unlink(missing_ok=True)
-            with suppress(FileNotFoundError, OSError):
-                function(name)
-
-    if path.exists():
-        shutil.rmtree(path, onerror=open_up)
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        path.chmod(stat.S_IRWXU)
+        for parent, names, _ in os.walk(path):
+            for folder in (Path(parent, name) for name in names):
+                if not folder.is_symlink():
+                    folder.chmod(stat.S_IRWXU)
+        shutil.rmtree(path)

@@ -114,16 +114,29 @@ def parse(text: str, name: str) -> Document:
         name: The file that it stands in.
     """
     try:
+        if deep := _too_deep(text):
+            return _refused(name, "is nested too deeply.", line=deep.line + 1)
         node = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return _syntax_error(name, error)
-    except RecursionError:
-        return _refused(name, "is nested too deeply.")
     if node is None:
         return _refused(name, "is empty. `nox-variants init` writes a first one.")
     document = Document(name)
     document.value = _Builder(document).build(node, (), 0)
     return document
+
+
+def _too_deep(text: str) -> yaml.Mark | None:
+    """Return where nesting gets too deep, found without recursion: composing would overflow."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MOST_DEPTH:
+                return event.start_mark
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def _refused(name: str, text: str, *, line: int = 1, column: int = 1) -> Document:

@@ -72,28 +72,25 @@ def write_layout(
     Raises:
         LayoutError: The disk did not take it.
     """
-    new_index = index(manifest, tag)
-    wanted = {hex_of(sha256_bytes(data)): data for data in (config, manifest)}
     blobs = folder / BLOBS
-    names = (*wanted, *(path.name for path in layers))
-    if (
-        _holds(folder / "oci-layout", MARKER)
-        and _holds(folder / "index.json", new_index)
-        and all((blobs / name).is_file() for name in names)
-    ):
+    shared = {blobs / path.name: path for path in layers}
+    files = {
+        **{blobs / hex_of(sha256_bytes(data)): data for data in (config, manifest)},
+        folder / "oci-layout": MARKER,
+        folder / "index.json": index(manifest, tag),
+    }
+    if all(map(Path.is_file, shared)) and all(_holds(*each) for each in files.items()):
         return
     with _explained(folder):
         blobs.mkdir(parents=True, exist_ok=True)
         # Without an index there is no image: no moment shows the old one with new blobs.
         (folder / "index.json").unlink(missing_ok=True)
-        for stale in set(_finished(blobs)).difference(names):
-            (blobs / stale).unlink(missing_ok=True)
-        for name, data in wanted.items():
-            _replace(blobs / name, data)
-        for path in layers:
-            _share(path, blobs / path.name)
-        _replace(folder / "oci-layout", MARKER)
-        _replace(folder / "index.json", new_index)
+        for stale in set(_finished(blobs)).difference(files, shared):
+            stale.unlink(missing_ok=True)
+        for target, source in shared.items():
+            _share(source, target)
+        for file, data in files.items():
+            _replace(file, data)
 
 
 def write_archive(
@@ -193,9 +190,9 @@ def _holds(file: Path, data: bytes) -> bool:
         return False
 
 
-def _finished(folder: Path) -> list[str]:
-    """Return a folder's names without drafts, which another process may be writing right now."""
-    return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+def _finished(folder: Path) -> list[Path]:
+    """Return a folder's files without drafts, which another process may be writing right now."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from nox_variants.record import Record
 
+STAND_IN = "*"
+"""Marks what was built or run with a stand-in of an image."""
+
 _STYLES = {
     Outcome.PASSED: "green",
     Outcome.FAILED: "bold red",
@@ -58,6 +61,21 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"  # noqa: PLR2004
 
 
+def content(record: Record) -> str:
+    """Return the content size, with :data:`STAND_IN` when a stand-in had a part in it."""
+    if record.sizes is None:
+        return ""
+    mark = STAND_IN if any(image.stand_in for image in record.images) else ""
+    return size(record.sizes.content) + mark
+
+
+def _factor(number: float) -> str:
+    """Return a factor with three digits: ``1.07x``, ``358x``, ``17,100x``."""
+    if number < 1000:  # noqa: PLR2004
+        return f"{number:.3g}x"
+    return f"{float(f'{number:.3g}'):,.0f}x"
+
+
 def rows(records: Sequence[Record]) -> tuple[Row, ...]:
     """Return one row per record; factors are against the single-stage image of each program."""
     baselines = _baselines(records)
@@ -79,8 +97,8 @@ def _row(record: Record, baseline: int | None) -> Row:
         variant=record.variant,
         linkage=record.linkage.actual.value if record.linkage else "",
         binary=size(sizes.binary) if sizes else "",
-        content=size(sizes.content) if sizes else "",
-        factor=f"{baseline / sizes.content:,.3g}x" if sizes and baseline and sizes.content else "",
+        content=content(record),
+        factor=_factor(baseline / sizes.content) if sizes and baseline and sizes.content else "",
         build=_build_time(record),
         smoke="" if seconds.smoke is None else duration(seconds.smoke),
         verdict=record.verdict.value if record.verdict else "",
