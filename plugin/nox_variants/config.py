@@ -6,7 +6,7 @@ The only module that knows both the form of the file and the values that the res
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from nox_variants.yamlfile import Document, Keys
-
-F = TypeVar("F", bound=filemodel.Form)
 
 PLANNED = {"budget"}
 """Keys that later versions will know: refused, so that nobody counts on them."""
@@ -86,14 +84,13 @@ def load(file: Path) -> Settings:
     return settings
 
 
-def catalogue() -> filemodel.Catalogue:
-    """Return the images and languages that the package ships."""
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Return what the package ships, as the file would say it: `images` and `languages`."""
     folder = resources.files("nox_variants") / "catalogue"
-    values = {
+    return {
         name: yaml.load((folder / f"{name}.yaml").read_text("utf-8"), Loader=yamlfile.LOADER)  # noqa: S506  # a safe loader
-        for name in filemodel.Catalogue.model_fields
+        for name in ("images", "languages")
     }
-    return filemodel.Catalogue.model_validate(values)
 
 
 class _Reading:
@@ -106,7 +103,6 @@ class _Reading:
     def __init__(self, document: Document, file: Path) -> None:
         self._document = document
         self._file = file
-        self._catalogue = catalogue()
         self.problems = list(document.problems)
 
     def settings(self) -> Settings:
@@ -133,9 +129,12 @@ class _Reading:
     # --- form ------------------------------------------------------------------------------------
 
     def _form(self) -> filemodel.File:
-        """Return the form of the file, or of what is right of it when something is wrong."""
-        value = self._document.value
-        known = self._known(value)
+        """Return the form of file and catalogue, or of what is right when something is wrong."""
+        value = _extended(self._document.value, catalogue())
+        known = filemodel.Known(
+            images=frozenset({_SCRATCH.name, *_names(value, "images")}),
+            languages=frozenset(_names(value, "languages")),
+        )
         try:
             return filemodel.File.model_validate(value, context=known)
         except ValidationError as error:
@@ -146,16 +145,6 @@ class _Reading:
             return filemodel.File.model_validate(sound, context=known)
         except ValidationError:
             return filemodel.File.model_construct(version=1, programs={})
-
-    def _known(self, value: Any) -> filemodel.Known:
-        def keys(name: str) -> set[str]:
-            section = value.get(name) if isinstance(value, dict) else None
-            return set(section) if isinstance(section, dict) else set()
-
-        return filemodel.Known(
-            images=frozenset({_SCRATCH.name} | keys("images") | set(self._catalogue.images)),
-            languages=frozenset(keys("languages") | set(self._catalogue.languages)),
-        )
 
     def _problem(self, detail: ErrorDetails) -> Problem:
         keys, kind = detail["loc"], detail["type"]
@@ -171,29 +160,20 @@ class _Reading:
     # --- images and languages ------------------------------------------------------------------
 
     def _images(self, form: filemodel.File) -> tuple[Image, ...]:
-        images = {"scratch": _SCRATCH}
-        for name, each in self._catalogue.images.items():
-            images[name] = _image(name, _merged(each, form.images.get(name)))
         for name, each in form.images.items():
-            images.setdefault(name, _image(name, each))
-            if not images[name].sources:
+            if not (each.registry or each.apt or each.archive):
                 self._report(("images", name), "has no source. Give it registry, apt or archive.")
-        return tuple(images.values())
+        return (_SCRATCH, *(_image(name, each) for name, each in form.images.items()))
 
     def _languages(self, form: filemodel.File) -> dict[str, Language]:
-        forms = dict(self._catalogue.languages)
+        languages = {}
         for name, each in form.languages.items():
-            base = forms.get(name)
-            merged = _merged(base, each) if base else each
-            if base:
-                merged = merged.model_copy(update={"link": {**base.link, **each.link}})
-            if merged.artifact is None or not merged.link:
-                what = "artifact" if merged.artifact is None else "link"
+            if each.artifact is None or not each.link:
+                what = "artifact" if each.artifact is None else "link"
                 self._report(("languages", name), f"key {what!r} is missing.")
-                forms.pop(name, None)
-                continue
-            forms[name] = merged
-        return {name: _language(name, each) for name, each in forms.items()}
+            else:
+                languages[name] = _language(name, each, each.artifact)
+        return languages
 
     # --- programs ------------------------------------------------------------------------------
 
@@ -263,6 +243,36 @@ class _Reading:
         self.problems.append(Problem(self._document.location(keys), text))
 
 
+def _extended(value: Any, shipped: dict[str, dict[str, Any]]) -> Any:
+    """Return the file's value with the catalogue under its own images and languages."""
+    if not isinstance(value, dict):
+        return value
+    extended = dict(value)
+    for section, entries in shipped.items():
+        mine = value.get(section, {})
+        if isinstance(mine, dict):
+            extended[section] = entries | {
+                name: _over(entries[name], each) if name in entries else each
+                for name, each in mine.items()
+            }
+    return extended
+
+
+def _over(base: dict[str, Any], mine: Any) -> Any:
+    """Return an entry with the file's keys in place of the catalogue's; link modes add up."""
+    if not isinstance(mine, dict):
+        return mine
+    link = mine.get("link")
+    if isinstance(link, dict):
+        mine = {**mine, "link": {**base.get("link", {}), **link}}
+    return {**base, **mine}
+
+
+def _names(value: Any, section: str) -> tuple[str, ...]:
+    entries = value.get(section) if isinstance(value, dict) else None
+    return tuple(entries) if isinstance(entries, dict) else ()
+
+
 def _without(broken: set[tuple[int | str, ...]], value: Any) -> Any:
     """Return the file's value without the programs that have mistakes of their own."""
     if not isinstance(value, dict) or not isinstance(value.get("programs"), dict):
@@ -330,13 +340,6 @@ def _inner(annotation: Any) -> tuple[type[filemodel.Form] | None, bool]:
     return None, False
 
 
-def _merged(base: F, form: F | None) -> F:
-    """Return the catalogue's form with the file's keys in place of its own."""
-    if form is None:
-        return base
-    return base.model_copy(update={name: getattr(form, name) for name in form.model_fields_set})
-
-
 def _image(name: str, form: filemodel.ImageForm) -> Image:
     sources = []
     if form.registry:
@@ -367,9 +370,7 @@ def _image(name: str, form: filemodel.ImageForm) -> Image:
     return Image(name=name, sources=tuple(sources), env=tuple(form.env.items()))
 
 
-def _language(name: str, form: filemodel.LanguageForm) -> Language:
-    if form.artifact is None:
-        raise AssertionError(name)
+def _language(name: str, form: filemodel.LanguageForm, artifact: str) -> Language:
     return Language(
         name=name,
         recipes=tuple(
@@ -381,7 +382,7 @@ def _language(name: str, form: filemodel.LanguageForm) -> Language:
             )
             for link, each in form.link.items()
         ),
-        artifact=form.artifact,
+        artifact=artifact,
         caches=tuple(form.caches),
         static_by_nature=form.static_by_nature,
         mismatch_hint=form.mismatch_hint,

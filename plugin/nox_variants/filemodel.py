@@ -458,10 +458,3 @@ class File(Form):
     languages: dict[NewName, LanguageForm] = Field(
         {}, description="Languages that the catalogue lacks, or in place of its own."
     )
-
-
-class Catalogue(Form):
-    """What the package ships."""
-
-    images: dict[str, ImageForm]
-    languages: dict[str, LanguageForm]

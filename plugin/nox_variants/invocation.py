@@ -127,6 +127,7 @@ def open_engine(
     return EmbeddedEngine(
         store=store,
         images=images,
+        root=settings.root,
         output=project_folder(settings),
         use_cache=options.use_cache,
         epoch=source_date_epoch(environ),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from hashlib import sha256
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from nox_variants.model import LinkMode
 
@@ -21,6 +21,7 @@ _SPECIAL = re.compile(r"[_/+@]|:(?![0-9A-Za-z])")
 _LIKE_A_LINK_MODE = re.compile(rf"(-(?:{'|'.join(LinkMode)}))\.")
 
 
+@functools.cache
 def identifier(name: str) -> str:
     """Return a Python identifier for Nox's ``-t`` and ``-k``: ``busybox:glibc``, ``busybox_glibc``.
 
@@ -32,6 +33,8 @@ def identifier(name: str) -> str:
 
 def file_name(name: str) -> str:
     """Return one safe path component for any name, one-to-one."""
+    from urllib.parse import quote  # noqa: PLC0415  # listing variants makes no paths
+
     quoted = quote(name, safe="")
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 

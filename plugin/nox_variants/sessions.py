@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _NOISY = ("docker", "urllib3", "asyncio", "filelock")
 """Loggers of libraries: Nox puts the root logger at DEBUG, and prints all they say."""
 
+_NAMED = 6
+"""Programs that the docstring of `matrix` names."""
+
+_DESCRIBED = 16
+"""Variants that a program's docstring names: Nox splits it into lines for every one of them."""
+
 
 def register_file(file: str | os.PathLike[str]) -> None:
     """Register ``matrix`` and every variant of a file.
@@ -49,7 +55,8 @@ def _register_matrix(settings: Settings, variants: Sequence[Variant]) -> None:
     def session_matrix(session: nox.Session) -> None:
         _run(session, settings, variants, prog="nox -s matrix --")
 
-    programs = ", ".join(program.name for program in settings.programs)
+    names = [program.name for program in settings.programs]
+    programs = f"{len(names)} programs" if len(names) > _NAMED else ", ".join(names)
     session_matrix.__doc__ = (
         f"Build, smoke-run and record all {len(variants)} variants of {programs}."
         "\n\n    Options follow two dashes: nox -s matrix -- --help"
@@ -83,10 +90,12 @@ def _register_program(settings: Settings, program: Program, variants: Sequence[V
 def _docstring(program: Program, variants: Sequence[Variant]) -> str:
     """Return what `nox --list` (first line) and `nox --usage` (all) say of a program's variants."""
     builds = dict.fromkeys(variant.build_image for variant in variants)
-    lines = (
+    lines = [
         f"{variant.id}: built in {variant.build_image}, {variant.link}, runs in {variant.run_image}"
-        for variant in variants
-    )
+        for variant in variants[:_DESCRIBED]
+    ]
+    if len(variants) > _DESCRIBED:
+        lines.append(f"and {len(variants) - _DESCRIBED} more: nox-variants list")
     return (
         f"Build {program.name} ({program.language.name}) in {' or '.join(builds)} and smoke-run it."
         "\n\n    " + "\n    ".join(lines)

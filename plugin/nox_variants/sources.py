@@ -109,7 +109,9 @@ def _check(folder: Path, root: Path | None) -> None:
     if root is not None and not _within(folder, root):
         raise _outside(name, folder, root)
     try:
-        mode = folder.stat().st_mode
+        if stat.S_ISDIR(folder.stat().st_mode):
+            os.scandir(folder).close()
+            return
     except FileNotFoundError:
         raise SourceError(
             f"{name} does not exist" + f" in {root}" * below,
@@ -117,10 +119,9 @@ def _check(folder: Path, root: Path | None) -> None:
         ) from None
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}") from error
-    if not stat.S_ISDIR(mode):
-        raise SourceError(
-            f"{name} is a file, not a folder", hint="Name the folder that the file is in."
-        )
+    raise SourceError(
+        f"{name} is a file, not a folder", hint="Name the folder that the file is in."
+    )
 
 
 def _within(path: Path, root: Path) -> bool:

@@ -276,12 +276,16 @@ def _to_disk(folder: Path) -> None:
             return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), os.fspath(folder))
+        _sync_file_system(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_file_system(descriptor: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _content(folder: Path) -> Iterator[Path]:

@@ -28,6 +28,10 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TAG = "tag:yaml.org,2002:"
 _MOST_DEPTH = 50
+_INDICATORS = "[{-?:"
+"""Each collection takes one of these to begin (YAML 1.1, "Indicators")."""
+_SAFE_DEPTH = 5000
+"""A depth that the C composer, which recurses, stands for sure."""
 _PLAIN_BOOLEANS = {"true", "false"}
 _PLAIN_KEY = re.compile(r"[\w.:/+@*-]+")
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
@@ -115,7 +119,7 @@ def parse(text: str, name: str) -> Document:
     """
     try:
         if deep := _too_deep(text):
-            return _refused(name, "is nested too deeply.", line=deep.line + 1)
+            return _refused(name, "is nested too deeply.", line=deep)
         node = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return _syntax_error(name, error)
@@ -126,17 +130,19 @@ def parse(text: str, name: str) -> Document:
     return document
 
 
-def _too_deep(text: str) -> yaml.Mark | None:
-    """Return where nesting gets too deep, found without recursion: composing would overflow."""
+def _too_deep(text: str) -> int:
+    """Return the line where nesting gets too deep, or 0; found without recursion: composing would overflow."""
+    if sum(map(text.count, _INDICATORS)) < _SAFE_DEPTH:
+        return 0
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MOST_DEPTH:
-                return event.start_mark
+                return event.start_mark.line + 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-    return None
+    return 0
 
 
 def _refused(name: str, text: str, *, line: int = 1, column: int = 1) -> Document:

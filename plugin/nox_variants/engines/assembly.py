@@ -6,16 +6,17 @@ import hashlib
 import shutil
 import threading
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from nox_variants import names
-from nox_variants.errors import StoreError
+from nox_variants.errors import LayoutError, StoreError
 from nox_variants.images.provider import EPOCH
 from nox_variants.model import Digest
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
-from nox_variants.oci.layer import write_tree
+from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.results import Sizes, VariantImage
 
 if TYPE_CHECKING:
@@ -102,8 +103,11 @@ class Assembler:
 
         def fill(root: Path) -> None:
             for target, artifact in files:
+                for folder in list(reversed(PurePosixPath(target).parents))[1:]:
+                    made = root / folder.relative_to("/")
+                    made.mkdir(exist_ok=True)
+                    made.chmod(0o755)
                 path = root / target.lstrip("/")
-                path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(artifact.file, path)
                 path.chmod(artifact.file.stat().st_mode & 0o777)
 
@@ -138,7 +142,8 @@ class Assembler:
             values = self._store.read_json(folder / "layer.json")
             diff_id = Digest(values["diff_id"])
             tar = folder / hex_of(diff_id)
-            if tar.stat().st_size == values["size"]:
+            intact = root or digest_tree(folder / "root", mtime=self._epoch).diff_id == diff_id
+            if intact and tar.stat().st_size == values["size"]:
                 return Layer(
                     diff_id=diff_id,
                     size=values["size"],
@@ -146,7 +151,7 @@ class Assembler:
                     root=root or folder / "root",
                     tar=tar,
                 )
-        except (StoreError, OSError, LookupError, TypeError):
+        except (StoreError, LayoutError, OSError, LookupError, TypeError):
             pass
         self._store.discard("layers", key)
         return None

@@ -10,6 +10,7 @@ import shutil
 import stat
 import time
 from collections import deque
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from nox_variants import elf, rootfs
@@ -36,6 +37,11 @@ LOG_KEPT = 64 * 1024
 
 LOG_WRITTEN = 16 * 1024 * 1024
 """Bytes of a build's output that are kept in the store."""
+
+SHELL = "/bin/sh"
+
+_FOLDER_MODE = 0o755
+_MODE = 0o777
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +114,8 @@ class Compiler:
         try:
             values = self.store.read_json(folder / "build.json")
             artifacts = tuple(_artifact(folder, each) for each in values["artifacts"])
-            if all(sha256_file(each.file) == each.digest for each in artifacts):
+            intact = all(sha256_file(each.file) == each.digest for each in artifacts)
+            if intact and (folder / "upper").is_dir():
                 return Build(key=key, artifacts=artifacts, seconds=values["seconds"], cached=True)
         except (StoreError, OSError, LookupError, TypeError, ValueError):
             pass
@@ -138,11 +145,13 @@ class Compiler:
         return Build(key=key, artifacts=artifacts, seconds=seconds, cached=False, log=log.end())
 
     def _run(self, stage: BuildStage, image: PreparedImage, overlay: Root, log: _Log) -> None:
+        if rootfs.resolve(overlay.stack, SHELL) is None:
+            raise BuildFailed(f"{image.name} has no {SHELL} to run the build's commands")
         env = (*image.env, ("SOURCE_DATE_EPOCH", str(self.epoch)), *stage.env)
         for command in stage.commands:
             code = run_command(
                 overlay,
-                ("/bin/sh", "-c", command),
+                (SHELL, "-c", command),
                 workdir=stage.workdir,
                 env=env,
                 binds=tuple((self._cache(image, path), path) for path in stage.caches),
@@ -160,15 +169,26 @@ class Compiler:
 
 def _overlay(staging: Path, stage: BuildStage, lower: tuple[Path, ...]) -> Root:
     """Make the writable half of a build's root, with the folders that the stage counts on."""
-    upper, work = staging / "upper", staging / "work"
-    work.mkdir()
+    overlay = Root(lower=lower, upper=staging / "upper", work=staging / "work")
+    for half in (overlay.upper, staging / "work"):
+        half.mkdir()
+        half.chmod(_FOLDER_MODE)
     parents = (posixpath.dirname(path) for path in stage.artifacts)
     for path in (stage.workdir, *parents, *stage.caches):
-        made = rootfs.resolve(lower, path)
+        made = rootfs.resolve(overlay.stack, path)
         if made is None or not made.is_dir():
-            (upper / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
-    upper.mkdir(exist_ok=True)
-    return Root(lower=lower, upper=upper, work=work)
+            _make_folder(overlay, path)
+    return overlay
+
+
+def _make_folder(overlay: Root, path: str) -> None:
+    """Make a folder as ``mkdir -p`` in the root would: those above it stay what they are."""
+    place = PurePosixPath(overlay.place(path))
+    for each in (*list(reversed(place.parents))[1:], place):
+        above = rootfs.resolve(overlay.lower, str(each))
+        folder = overlay.upper / each.relative_to("/")
+        folder.mkdir(exist_ok=True)
+        folder.chmod(stat.S_IMODE(above.stat().st_mode) if above else _FOLDER_MODE)
 
 
 def _remove_work(overlay: Root) -> None:
@@ -181,14 +201,11 @@ def _remove_work(overlay: Root) -> None:
 
 def _artifacts(stage: BuildStage, overlay: Root) -> list[tuple[str, Path]]:
     """Return each artifact's path and file; the links of an untrusted build stay in its root."""
-    if overlay.upper is None:
-        raise AssertionError
-    stack = (*overlay.lower, overlay.upper)
     found = []
     for path in stage.artifacts:
-        file = rootfs.resolve(stack, path)
+        file = rootfs.resolve(overlay.stack, path)
         if file is None or not stat.S_ISREG(file.lstat().st_mode):
-            raise BuildFailed(f"the build made no file {path}{_neighbours(stack, path)}")
+            raise BuildFailed(f"the build made no file {path}{_neighbours(overlay.stack, path)}")
         found.append((path, file))
     return found
 
@@ -205,8 +222,12 @@ def _keep(staging: Path, path: str, file: Path) -> dict[str, Any]:
     name = hashlib.sha256(path.encode()).hexdigest()[:16]
     kept = staging / "artifacts" / name
     kept.parent.mkdir(exist_ok=True)
+    mode = file.stat().st_mode & _MODE
+    if not mode & stat.S_IRUSR and file.is_relative_to(staging):
+        mode |= stat.S_IRUSR  # root could read it, an ordinary user could not
+        file.chmod(mode)
     shutil.copyfile(file, kept)
-    kept.chmod(file.stat().st_mode & 0o777)
+    kept.chmod(mode)
     return {
         "path": path,
         "name": name,

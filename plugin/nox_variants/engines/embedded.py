@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import platform
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nox_variants import elf, rootfs
 from nox_variants.engines.assembly import Assembled, Assembler, write_archive
 from nox_variants.engines.compiling import Compiler
 from nox_variants.results import EngineInfo, EngineName, Observation
 from nox_variants.sandbox import bubblewrap
-from nox_variants.sandbox.program import HOSTNAME, Program, run_program
+from nox_variants.sandbox.program import Program, run_program
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nox_variants.images.provider import Images
     from nox_variants.model import Image, Smoke
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import Build, PreparedImage, RootFacts, VariantImage
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _SKELETON = "skeleton-1"
 _FOLDERS = ("proc", "dev", "sys", "tmp", "etc")
 _FILES = {
-    "etc/hostname": f"{HOSTNAME}\n",
+    "etc/hostname": f"{bubblewrap.HOSTNAME}\n",
     "etc/hosts": (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -40,12 +39,27 @@ _FILES = {
 """What a container engine adds to an image when it runs it without a network."""
 
 
+_SIBLINGS = {"x86_64": "i686", "aarch64": "arm"}
+"""Machines whose kernels run another machine's programs too, as a rule."""
+
+
+class Images(Protocol):
+    """Who gives images; see :class:`nox_variants.images.provider.Images`."""
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return an image whose root is in the store."""
+
+    def root(self, image: PreparedImage) -> Path:
+        """Return the folder that holds a prepared image's files."""
+
+
 class EmbeddedEngine:
     """Builds and runs plans with the store and bubblewrap.
 
     Args:
         store: Where everything is kept.
         images: Gives run and build images.
+        root: The folder of ``variants.yaml``: no source leads out of it.
         output: The project's folder, for layouts.
         use_cache: Whether builds of earlier runs are good.
         epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
@@ -58,6 +72,7 @@ class EmbeddedEngine:
         *,
         store: Store,
         images: Images,
+        root: Path,
         output: Path,
         use_cache: bool,
         epoch: int,
@@ -67,7 +82,7 @@ class EmbeddedEngine:
         self._store = store
         self._images = images
         self._cancelled = cancelled
-        self._sources = Sources(store)
+        self._sources = Sources(store, root=root)
         self._compiler = Compiler(
             store=store, epoch=epoch, platform=host, use_cache=use_cache, cancelled=cancelled
         )
@@ -159,4 +174,5 @@ def _executable_format(lower: tuple[Path, ...], path: str) -> bool:
         return True
     with file.open("rb") as opened:
         head = opened.read(elf.HEADER_LENGTH)
-    return head.startswith(b"#!") or elf.machine(head) == platform.machine()
+    machine = platform.machine()
+    return head.startswith(b"#!") or elf.machine(head) in {machine, _SIBLINGS.get(machine)}

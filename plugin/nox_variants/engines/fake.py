@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from nox_variants import names
-from nox_variants.errors import VariantsError
+from nox_variants.errors import SandboxError, VariantsError
 from nox_variants.model import Digest, LinkMode, SourceKind
 from nox_variants.results import (
     Artifact,
@@ -51,6 +51,7 @@ class FakeEngine:
     roots: Mapping[str, RootFacts] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    _built: set[str] = field(default_factory=set)
 
     def probe(self) -> EngineInfo:
         """Return a version that no real engine has."""
@@ -74,37 +75,47 @@ class FakeEngine:
         )
 
     def build(self, stage: BuildStage, image: PreparedImage) -> Build:
-        """Return a static or dynamic artifact, as the stage's commands say."""
-        self.calls.append(("build", f"{image.name}: {' && '.join(stage.commands)}"))
+        """Return static or dynamic artifacts, as the stage's commands say."""
+        self._begin("build", f"{image.name}: {' && '.join(stage.commands)}")
         if image.name in self.builds:
             raise self.builds[image.name]
-        path = stage.artifacts[0]
-        artifact = Artifact(
-            path=path,
-            file=stage.source,
-            size=100,
-            digest=_digest(path),
-            facts=self.facts.get(image.name, _facts(stage)),
+        artifacts = tuple(
+            Artifact(
+                path=path,
+                file=stage.source,
+                size=100,
+                digest=_digest(path),
+                facts=self.facts.get(image.name, _facts(stage)),
+            )
+            for path in stage.artifacts
         )
-        return Build(key=_digest(repr(stage)), artifacts=(artifact,), seconds=0.5, cached=False)
+        key = _digest(repr(stage))
+        cached = key in self._built
+        self._built.add(key)
+        return Build(key=key, artifacts=artifacts, seconds=0.5, cached=cached)
 
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
-        """Return an image of the base's layers and one more."""
+        """Return an image of the base's layers and one more, or two for a single-stage image."""
         tag = names.image_tag(plan.variant)
         self.calls.append(("assemble", tag))
         size = build.artifacts[0].size
+        added = ("source", build.key) if plan.run.single_stage else (build.key,)
+        layers = (*base.layers, *map(_digest, added))
+        env = (*base.env, *plan.run.env)
         return VariantImage(
-            config_digest=_digest(tag),
+            config_digest=_digest(repr((layers, plan.run.cmd, env, plan.run.workdir))),
             tag=f"{plan.variant.program}:{tag}",
             path=f"images/{tag}",
-            layers=(*base.layers, _digest(build.key)),
+            layers=layers,
             sizes=Sizes(binary=size, content=base.content + size, above_base=size),
             cmd=plan.run.cmd,
+            env=env,
+            workdir=plan.run.workdir,
         )
 
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Return the observation of the table, or one that is as expected."""
-        self.calls.append(("smoke", image.tag))
+        self._begin("smoke", image.tag)
         answer = self.seen.get(image.tag)
         if isinstance(answer, VariantsError):
             raise answer
@@ -118,8 +129,13 @@ class FakeEngine:
         return self.roots.get(image.tag, RootFacts())
 
     def cancel(self) -> None:
-        """Take note."""
+        """Let nothing new start."""
         self.cancelled.set()
+
+    def _begin(self, what: str, name: str) -> None:
+        self.calls.append((what, name))
+        if self.cancelled.is_set():
+            raise SandboxError("cancelled")
 
 
 def _facts(stage: BuildStage) -> ElfFacts:

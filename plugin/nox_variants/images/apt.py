@@ -167,7 +167,9 @@ class Apt:
     def _notes(self, image: str, missing: list[re.Match[str]], size: int) -> Callable[[], None]:
         """Return what says now and then how much is there."""
         archives = self._folder("archives")
-        files = [folder / each["file"] for each in missing for folder in (archives, archives / "partial")]
+        files = [
+            folder / each["file"] for each in missing for folder in (archives, archives / "partial")
+        ]
         due = time.monotonic() + self._note_every
 
         def note() -> None:

@@ -33,6 +33,7 @@ _LEFT_OUT = (
 )
 _ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent")
 _ERRORS_KEPT = 4096
+_FULL = "No space left on device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def unpack(packages: Sequence[Package], root: Path, *, cancelled: threading.Even
 
 
 def _unpack(package: Package, root: Path, cancelled: threading.Event) -> None:
-    command = [
+    command: list[str | Path] = [
         *(find_bwrap(), *_ISOLATION),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", root, root, "--"),
         *("tar", "-x", "-C", root, "--keep-directory-symlink", "--no-same-owner"),
@@ -111,7 +112,7 @@ def _failure(package: Package, said_by_dpkg: str, said_by_tar: str) -> ImageErro
     first = said_by_tar if "Broken pipe" in said_by_dpkg else said_by_dpkg or said_by_tar
     reason = (first.strip().splitlines() or ["no reason was given"])[0]
     message = f"{package.file.name}: cannot be unpacked: {reason}"
-    if os.strerror(28) in said_by_tar:
+    if _FULL in said_by_tar:
         return ImageError(message, hint="Free some space, or point NOX_VARIANTS_HOME elsewhere.")
     if not package.owned:
         return ImageError(message, hint="It lies in a local source of apt's: is it whole?")

@@ -57,8 +57,7 @@ def run(
         )
         try:
             while not _ended(process):
-                if cancelled.is_set():
-                    raise ImageError("cancelled")
+                _check(cancelled)
                 if watch is not None:
                     watch()
         except BaseException:
@@ -66,6 +65,11 @@ def run(
             raise
         output.seek(0)
         return process.returncode, output.read().decode(errors="replace")
+
+
+def _check(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise ImageError("cancelled")
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import platform
 import re
 from typing import TYPE_CHECKING, Any
 
 from nox_variants import rootfs
-from nox_variants.errors import ImageError, ImageUnavailable, StoreError
-from nox_variants.images.apt import Apt, Package
+from nox_variants.errors import ImageError, ImageUnavailable, LayoutError, StoreError
+from nox_variants.images.apt import LISTS_AGE, Apt
+from nox_variants.images.packages import unpack
 from nox_variants.model import Digest, Image, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree
@@ -38,6 +40,8 @@ _CHOWN = re.compile(
     r"(chown|chgrp|lchown|fchown).*(Operation not permitted|Invalid argument)", re.IGNORECASE
 )
 _LOG_KEPT = 16 * 1024
+_MOUNT_POINTS = ("etc/hosts", "etc/resolv.conf")
+"""Files that the sandbox makes to mount this machine's own on: no part of the image."""
 
 
 class Images:
@@ -65,7 +69,10 @@ class Images:
         self._refresh = refresh
         self._progress = progress
         self._cancelled = cancelled
-        self._apt = Apt(store, progress=progress, cancelled=cancelled)
+        self._made: set[str] = set()
+        self._apt = Apt(
+            store, progress=progress, cancelled=cancelled, lists_age=0 if refresh else LISTS_AGE
+        )
 
     def prepare(self, image: Image) -> PreparedImage:
         """Return an image whose root is in the store.
@@ -74,13 +81,19 @@ class Images:
             ImageUnavailable: No source can be used here; the message says why, for each.
             ImageError: The source that should have given it failed.
         """
-        reasons = []
+        reasons, hints = [], []
         for source in image.sources:
             reason = self._passed_over(source)
             if not reason:
-                return self._prepare(image, source)
+                try:
+                    return self._prepare(image, source)
+                except ImageUnavailable as error:
+                    reason = error.message.removeprefix(f"{image.name}: ")
+                    hints.append(error.hint)
             reasons.append(f"{source.kind}: {reason}")
-        raise ImageUnavailable(f"image {image.name} cannot be had here: {'; '.join(reasons)}")
+        raise ImageUnavailable(
+            f"image {image.name} cannot be had here: {'; '.join(reasons)}", hint=" ".join(hints)
+        )
 
     def root(self, image: PreparedImage) -> Path:
         """Return the folder that holds a prepared image's files."""
@@ -97,23 +110,22 @@ class Images:
 
     def _prepare(self, image: Image, source: ImageSource) -> PreparedImage:
         key = hashlib.sha256(canonical_json(_identity(image, source))).hexdigest()
-        if not self._refresh and (found := self._find(key)):
-            return dataclasses.replace(found, name=image.name)
-        with self._store.lock(f"image-{key}", cancelled=self._cancelled):
-            found = None if self._refresh else self._find(key)
-            made = found or self._make(key, image, source)
-        return dataclasses.replace(made, name=image.name)
+        found = self._find(key)
+        if not found:
+            with self._store.lock(f"image-{key}", cancelled=self._cancelled):
+                found = self._find(key) or self._make(key, image, source)
+        return dataclasses.replace(found, name=image.name)
 
     def _find(self, key: str) -> PreparedImage | None:
-        """Return what an earlier run prepared, if all of it is still there."""
+        """Return what was prepared, if it is good and all of it is still there."""
         folder = self._store.find("refs", key)
-        if folder is None:
+        if folder is None or (self._refresh and key not in self._made):
             return None
         try:
             found = _from_json(self._store.read_json(folder / "image.json"))
             if self.root(found).is_dir():
                 return found
-        except (StoreError, LookupError, TypeError, ValueError):
+        except (StoreError, LayoutError, LookupError, TypeError, ValueError):
             pass
         self._store.discard("refs", key)
         return None
@@ -130,10 +142,9 @@ class Images:
             self._publish(made, lambda root: root.mkdir())
         else:
             made = self._from_apt(image, source)
-        if self._refresh:
-            self._store.discard("refs", key)
-        with self._store.publish("refs", key) as staging:
+        with self._store.publish("refs", key, replace=True) as staging:
             self._store.write_json(staging / "image.json", dataclasses.asdict(made))
+        self._made.add(key)
         return made
 
     def _from_apt(self, image: Image, source: ImageSource) -> PreparedImage:
@@ -142,9 +153,8 @@ class Images:
         with self._store.staging() as staging:
             root = staging / "root"
             root.mkdir()
-            self._apt.unpack(packages, root)
-            for command in source.setup:
-                self._setup(image, command, root)
+            unpack(packages, root, cancelled=self._cancelled)
+            self._set_up(image, source.setup, root)
             facts = digest_tree(root, mtime=EPOCH)
             made = PreparedImage(
                 name=image.name,
@@ -152,7 +162,7 @@ class Images:
                 reference=" ".join(source.packages),
                 digest=facts.diff_id,
                 stand_in=True,
-                packages=_versions(packages),
+                packages=tuple(sorted(map(str, packages))),
                 layers=(facts.diff_id,),
                 layer_sizes=(facts.size,),
                 content=facts.content,
@@ -164,24 +174,49 @@ class Images:
     def _publish(self, image: PreparedImage, place: Callable[[Path], object]) -> None:
         """Make the entry that holds an image's root, unless its content is there already."""
         key = hex_of(image.digest)
-        if self._store.find("images", key) is None:
-            with self._store.publish("images", key) as staging:
+        if not self._is_there(image):
+            damaged = self._store.find("images", key) is not None
+            with self._store.publish("images", key, replace=damaged) as staging:
                 place(staging / "root")
 
-    def _setup(self, image: Image, command: str, root: Path) -> None:
+    def _is_there(self, image: PreparedImage) -> bool:
+        """Tell whether an image's root is in the store; look into it when that is asked for."""
+        root = self.root(image)
+        if not self._refresh or not root.is_dir():
+            return root.is_dir()
+        facts = digest_tree(root, mtime=EPOCH)
+        return facts.diff_id in image.layers or not (image.layers or facts.entries)
+
+    def _set_up(self, image: Image, commands: tuple[str, ...], root: Path) -> None:
+        mount_points = [
+            file for file in (root / name for name in _MOUNT_POINTS) if not os.path.lexists(file)
+        ]
+        for command in commands:
+            self._run(image, command, root)
+        for file in mount_points:
+            if file.is_file() and not file.is_symlink() and not file.stat().st_size:
+                file.unlink()
+        root.chmod(0o755)
+
+    def _run(self, image: Image, command: str, root: Path) -> None:
         output = bytearray()
+
+        def keep(data: bytes) -> None:
+            output.extend(data)
+            del output[:-_LOG_KEPT]
+
         code = run_command(
             Root(upper=root),
             (*_shell(image, root), "-c", command),
             workdir="/",
             env=image.env,
             network=True,
-            log=output.extend,
+            log=keep,
             cancelled=self._cancelled,
         )
         if not code:
             return
-        text = bytes(output[-_LOG_KEPT:]).decode(errors="replace").strip()
+        text = output.decode(errors="replace").strip()
         said = f": {text.splitlines()[-1]}" if text else ""
         hint = "The command runs with /bin/sh in the image's own root, as uid 0."
         if _CHOWN.search(text):
@@ -216,10 +251,6 @@ def _identity(image: Image, source: ImageSource) -> dict[str, Any]:
         "env": image.env,
         "host": [release.get("ID", ""), release.get("VERSION_ID", ""), platform.machine()],
     }
-
-
-def _versions(packages: tuple[Package, ...]) -> tuple[str, ...]:
-    return tuple(sorted(str(package) for package in packages))
 
 
 def _from_json(values: dict[str, Any]) -> PreparedImage:

@@ -1,57 +1,97 @@
-"""What a process tree uses, read from /proc: for limits that no rlimit holds.
+"""What the processes of a sandbox use: for limits that no rlimit holds.
 
-RLIMIT_NPROC does not bind root, and RLIMIT_DATA is per process: only the sum over the tree says
-what a program really takes.
+RLIMIT_NPROC does not bind root, and RLIMIT_DATA is per process: only the sum says what a program
+really takes. It is read from the sandbox's own /proc, which lists its PID namespace and nothing
+else: nobody gets away by forking twice, and a busy machine costs nothing.
+
+Memory that no process has mapped (memfds, System V segments, socket buffers) is not seen: without
+cgroups, the limit on time is all that bounds it.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+_THREADS, _RESIDENT = 17, 21
+"""Fields of /proc/PID/stat, counted from the state, the first one after the name (proc(5))."""
+
+_SHARES = (b"Pss_Anon:", b"Pss_Shmem:")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a tree uses now: resident memory in bytes, and processes and threads."""
+    """What a sandbox uses now: memory in bytes, and processes and threads."""
 
     memory: int
     processes: int
 
 
-def usage(root: int, *, enough: int) -> Usage:
-    """Return what a process and all its descendants use.
+def usage(proc: str, *, memory: int, processes: int) -> Usage:
+    """Return what all processes of a sandbox use.
 
     Args:
-        root: The process id of the tree's root. Orphans of a PID namespace hang below its init,
-            so nothing gets away by forking twice.
-        enough: Stop counting beyond so many processes.
+        proc: The sandbox's own /proc.
+        memory: Look closer when resident sets add up to more: they hold shared pages once for
+            every process, and pages of files, which the kernel can drop.
+        processes: Stop counting beyond so many.
     """
-    memory = count = 0
-    pending = [root]
-    while pending and count <= enough:
-        pid = pending.pop()
-        try:
-            threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  # every 10 ms, for every process
-            memory += _resident(pid)
-        except OSError:
-            continue
-        count += len(threads)
-        for thread in threads:
-            pending.extend(_children(pid, thread))
-    return Usage(memory, count)
+    resident: dict[str, int] = {}
+    count = 0
+    for name in filter(str.isdecimal, os.listdir(proc)):  # noqa: PTH208  # every 10 ms
+        threads, resident[name] = _stat(f"{proc}/{name}")
+        count += threads
+        if count > processes:
+            break
+    taken = sum(resident.values())
+    if taken > memory:
+        taken = sum(_share(f"{proc}/{name}", most) for name, most in resident.items())
+    return Usage(taken, count)
 
 
-def _resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
-        fields = file.read().split()
-    return int(fields[1]) * PAGE
+def _stat(folder: str) -> tuple[int, int]:
+    """Return a process's threads and its resident memory; nothing when it has just ended."""
+    fields = _read(f"{folder}/stat").rpartition(b")")[2].split()
+    if not fields:
+        return 0, 0
+    threads, pages = int(fields[_THREADS]), int(fields[_RESIDENT])
+    if not pages and threads > 1:  # the main thread has ended, and memory hangs on the others
+        pages = max(map(_pages, _threads(folder)), default=0)
+    return threads, pages * PAGE
 
 
-def _children(pid: int, thread: str) -> list[int]:
+def _pages(folder: str) -> int:
+    fields = _read(f"{folder}/statm").split()
+    return int(fields[1]) if fields else 0
+
+
+def _share(folder: str, most: int) -> int:
+    """Return a process's share of the memory that cannot be dropped, or at worst `most`."""
+    for each in (folder, *_threads(folder)):
+        lines = (line.split() for line in _read(f"{each}/smaps_rollup").splitlines())
+        sizes = [int(fields[1]) * 1024 for fields in lines if fields[0] in _SHARES]
+        if sizes:
+            return sum(sizes)
+    return most
+
+
+def _threads(folder: str) -> Iterator[str]:
     try:
-        with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
-            return [int(child) for child in file.read().split()]
+        names = os.listdir(f"{folder}/task")  # noqa: PTH208
     except OSError:
-        return []
+        return
+    yield from (f"{folder}/task/{name}" for name in names)
+
+
+def _read(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123  # every 10 ms, for every process
+            return opened.read()
+    except OSError:
+        return b""
