@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nox_variants.model import Program, Settings, Variant
+    from nox_variants.model import Program, Settings, Variant, VariantId
 
 _NOISY = ("docker", "urllib3", "asyncio", "filelock")
 """Loggers of libraries: Nox puts the root logger at DEBUG, and prints all they say."""
@@ -64,20 +64,21 @@ def _register_matrix(settings: Settings, variants: Sequence[Variant]) -> None:
 
 
 def _register_program(settings: Settings, program: Program, variants: Sequence[Variant]) -> None:
-    mine = [variant for variant in variants if variant.program == program.name]
+    mine = {variant.id: variant for variant in variants if variant.program == program.name}
+    # Parameters are ids, not variants: Nox writes them into its `--report` as JSON.
     params = [
         nox.param(
-            variant,
+            str(variant.id),
             id=variant.id[len(program.name) + 1 : -1],
             tags=list(matrix.tags(variant)),
         )
-        for variant in mine
+        for variant in mine.values()
     ]
 
-    def session_program(session: nox.Session, variant: Variant) -> None:
-        _run(session, settings, (variant,), prog=f'nox -s "{variant.id}" --')
+    def session_program(session: nox.Session, variant: VariantId) -> None:
+        _run(session, settings, (mine[variant],), prog=f'nox -s "{variant}" --')
 
-    session_program.__doc__ = _docstring(program, mine)
+    session_program.__doc__ = _docstring(program, list(mine.values()))
     nox.session(
         nox.parametrize("variant", params)(session_program),
         name=program.name,

@@ -49,7 +49,7 @@ def test_json_listing_is_complete(project: Project) -> None:
 
 def test_usage_tells_each_variant_apart(project: Project) -> None:
     """`nox --usage` of a variant names build image, link mode and run image of each."""
-    done = project.nox("--usage", "hello-c(scratch,static)")
+    done = project.nox("--usage", "hello-c(scratch,static)", "-s", "hello-c(scratch,static)")
 
     assert "hello-c(scratch,static): built in gcc, static, runs in scratch" in done.stdout
 
@@ -80,5 +80,5 @@ def test_mistakes_are_printed_without_a_traceback(project: Project) -> None:
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr + done.stdout
-    assert "variants.yaml:6:30: programs.hello-c.run[1]: unknown image 'alpin'." in done.stderr
+    assert "variants.yaml:6:28: programs.hello-c.run[1]: unknown image 'alpin'." in done.stderr
     assert "Did you mean 'alpine'?" in done.stderr
