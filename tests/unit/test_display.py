@@ -1,0 +1,129 @@
+"""What a run shows: lines for logs, a bar on a terminal, the report of both."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nox_variants import display
+from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable, StoreError
+from nox_variants.graph import Failed
+from nox_variants.model import LinkMode
+from nox_variants.plan import make_plans
+from nox_variants.results import Outcome
+from nox_variants.runner import Step, Task
+from records import FULL, SKIPPED
+from samples import SETTINGS, variant
+
+if TYPE_CHECKING:
+    from nox_variants.errors import VariantsError
+
+(PLAN,) = make_plans(SETTINGS, [variant("scratch", LinkMode.STATIC)])
+IMAGE = Task(Step.IMAGE, PLAN.build.image)
+BUILD = Task(Step.BUILD, PLAN.build)
+VARIANT = Task(Step.VARIANT, PLAN)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say yes."""
+        return True
+
+
+def test_plain_lines() -> None:
+    """A log has a line per note and variant, with cause or verdict and size."""
+    stream = io.StringIO()
+
+    with display.display(stream, 2) as shown:
+        shown.note("engine: fake")
+        shown.started(IMAGE)
+        shown.finished(IMAGE, object())
+        shown.recorded(FULL)
+        shown.recorded(SKIPPED)
+
+    assert stream.getvalue() == (
+        "engine: fake\n"
+        "failed    hello-c(scratch,static)  exit-code  767 kB*\n"
+        "skipped   hello-rust(scratch,musl)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "lines"),
+    [
+        (
+            BUILD,
+            BuildFailed("'cc' ended with exit code 1 in gcc", log="a.c:1: \x1b[31mno\x07\n\tb\n"),
+            (
+                "build failed: hello-c in gcc: 'cc' ended with exit code 1 in gcc",
+                "  | a.c:1: \\x1b[31mno\\x07",
+                "  | \tb",
+            ),
+        ),
+        (IMAGE, ImageError("gcc: the mirror is down"), ("error: gcc: the mirror is down",)),
+        (BUILD, ImageError("gcc: the mirror is down"), ()),
+        (IMAGE, ImageUnavailable("gcc: no source"), ()),
+        (BUILD, StoreError("disk full"), ("error: disk full",)),
+    ],
+)
+def test_failures_are_said_once(task: Task, error: VariantsError, lines: tuple[str, ...]) -> None:
+    """A build's output is shown, harmless; what follows from a failed image is not repeated."""
+    assert display.failure_lines(task, Failed(error)) == lines
+
+
+def test_success_says_nothing() -> None:
+    """No news of a task that went well."""
+    assert display.failure_lines(BUILD, object()) == ()
+
+
+def test_terminal_shows_progress_and_cleans_up() -> None:
+    """A terminal gets a bar with what runs now; failures stay, the bar goes."""
+    stream = Terminal()
+
+    with display.display(stream, 1) as shown:
+        shown.note("engine: fake")
+        shown.started(IMAGE)
+        shown.finished(IMAGE, object())
+        shown.started(BUILD)
+        shown.finished(BUILD, Failed(BuildFailed("bad", log="oops")))
+        shown.started(VARIANT)
+        shown.recorded(replace(FULL, variant=PLAN.variant.id))
+
+    text = stream.getvalue()
+    assert "engine: fake" in text
+    assert "build failed: hello-c in gcc: bad" in text
+    assert "| oops" in text
+    assert "1/1" in text
+
+
+def test_report_has_table_notes_and_stand_ins() -> None:
+    """The end of a run: every row, why something is bad or skipped, and the stand-ins."""
+    stream = io.StringIO()
+
+    display.print_report([FULL, SKIPPED], stream)
+
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split() == [
+        *("variant", "linkage", "binary", "content", "factor"),
+        *("build", "smoke", "verdict", "cause", "outcome"),
+    ]
+    assert "failed: hello-c(scratch,static)" in lines
+    assert "  expected to work" in lines
+    assert "skipped: hello-rust(scratch,musl)" in lines
+    assert "* made with stand-ins:" in lines
+    assert "  gcc: apt packages gcc libc6-dev, not the image of that name" in lines
+
+
+def test_passed_rows_need_no_words() -> None:
+    """A run in which all is well ends with the table."""
+    stream = io.StringIO()
+
+    display.print_report([replace(FULL, outcome=Outcome.PASSED, reason="", images=())], stream)
+
+    assert "hello-c(scratch,static)\n" not in stream.getvalue()
+    assert "stand-ins" not in stream.getvalue()
