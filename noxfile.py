@@ -24,7 +24,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "plugin"))
 
-import nox_variants  # noqa: E402  # from the source tree, not from an installed copy
+import nox_variants  # from the source tree, not from an installed copy
 
 nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["lint", "tests"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 REQUIRED = frozenset(filter(None, os.environ.get("VARIANTS_REQUIRE", "").split(",")))
 """What this machine must have: a test that would skip for the lack of it fails."""
+
+
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(autouse=True)

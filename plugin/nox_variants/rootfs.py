@@ -167,7 +167,6 @@ def _parts(path: str) -> list[str]:
 def _look_up(folder: _Found, name: str) -> _Found | None:
     """Return what a name means in a merged folder (Linux, overlayfs.rst)."""
     merged: list[Path] = []
-    mode = 0
     for each in folder.merged:
         path = each / name
         try:
@@ -178,11 +177,10 @@ def _look_up(folder: _Found, name: str) -> _Found | None:
             if merged or _is_whiteout(status):
                 break
             return _Found(path, status.st_mode)
-        mode = mode or status.st_mode
         merged.append(path)
         if _is_opaque(path):
             break
-    return _Found(merged[0], mode, tuple(merged)) if merged else None
+    return _Found(merged[0], stat.S_IFDIR, tuple(merged)) if merged else None
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

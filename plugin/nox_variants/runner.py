@@ -217,24 +217,24 @@ class _Variants:
 
     def record(self, plan: Plan, results: Mapping[Task, object]) -> Record:
         """Assemble, smoke-run and judge a variant whose images and build are settled."""
-        blank = self._blank(plan)
+        wanted = ((Role.BUILD, plan.build.image), (Role.RUN, plan.run.image))
+        answers = [(role, results[Task(Step.IMAGE, image)]) for role, image in wanted]
+        had = [(role, answer) for role, answer in answers if isinstance(answer, Timed)]
+        seconds = Seconds(images=sum(each.seconds for each in dict.fromkeys(x for _, x in had)))
+        images = tuple(_image_used(role, each.value) for role, each in had)
+        blank = replace(self._blank(plan), images=images, seconds=seconds)
         try:
-            images = tuple(
-                _prepared(results[Task(Step.IMAGE, image)])
-                for image in (plan.build.image, plan.run.image)
-            )
+            _, base = (_prepared(answer) for _, answer in answers)
         except ImageUnavailable as error:
             return self._skipped(blank, str(error))
         except VariantsError as error:
             return replace(blank, outcome=Outcome.ERROR, reason=str(error))
-        seconds = Seconds(images=sum(image.seconds for image in dict.fromkeys(images)))
-        blank = replace(blank, images=_images_used(images), seconds=seconds)
         build = results[Task(Step.BUILD, plan.build)]
         if isinstance(build, graph.Failed):
             return _without_build(blank, plan.variant.expected, build.error)
         if not isinstance(build, Build):
             raise TypeError(build)
-        return self._built(plan, images[1].value, build, blank)
+        return self._built(plan, base.value, build, blank)
 
     def never_begun(self, plan: Plan) -> Record:
         """Return the record of a variant that `--fail-fast` kept from beginning."""
@@ -321,18 +321,15 @@ def _judged(blank: Record, expected: Expected, finding: Finding, mismatch: str |
     )
 
 
-def _images_used(images: tuple[Timed, ...]) -> tuple[ImageUsed, ...]:
-    return tuple(
-        ImageUsed(
-            name=image.value.name,
-            role=role,
-            source=image.value.kind,
-            reference=image.value.reference,
-            digest=image.value.digest,
-            stand_in=image.value.stand_in,
-            packages=image.value.packages,
-        )
-        for role, image in zip((Role.BUILD, Role.RUN), images, strict=True)
+def _image_used(role: Role, image: PreparedImage) -> ImageUsed:
+    return ImageUsed(
+        name=image.name,
+        role=role,
+        source=image.kind,
+        reference=image.reference,
+        digest=image.digest,
+        stand_in=image.stand_in,
+        packages=image.packages,
     )
 
 

@@ -131,7 +131,10 @@ def parse(text: str, name: str) -> Document:
 
 
 def _too_deep(text: str) -> int:
-    """Return the line where nesting gets too deep, or 0; found without recursion: composing would overflow."""
+    """Return the line where nesting gets too deep, or 0.
+
+    Found without recursion: composing would overflow the stack.
+    """
     if sum(map(text.count, _INDICATORS)) < _SAFE_DEPTH:
         return 0
     depth = 0
@@ -139,7 +142,7 @@ def _too_deep(text: str) -> int:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MOST_DEPTH:
-                return event.start_mark.line + 1
+                return int(event.start_mark.line) + 1 if event.start_mark else 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
     return 0

@@ -19,7 +19,7 @@ from nox_variants.history import History
 from nox_variants.record import json_schema
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from projects import Project
 
 pytestmark = [pytest.mark.apt, pytest.mark.sandbox]
 

@@ -1,0 +1,583 @@
+"""Program files are read, never run: made by hand here, and by the host's compilers."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import struct
+import subprocess
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import require
+from nox_variants import elf
+from nox_variants.results import ElfFacts, Linkage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+REL, EXEC, DYN = 1, 2, 3
+LOAD, DYNAMIC, INTERP, NOTE = 1, 2, 3, 4
+DT_NULL, DT_NEEDED, DT_STRTAB, DT_FLAGS_1 = 0, 1, 5, 0x6FFFFFFB
+DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
+PIE = 0x08000000
+X86_64 = 62
+GLIBC_LOADER = b"/lib64/ld-linux-x86-64.so.2\0"
+MUSL_LOADER = b"/lib/ld-musl-x86_64.so.1\0"
+
+ADDRESS = 0x40_0000
+"""Where the one PT_LOAD segment maps the whole file."""
+
+BODY = 64 + 150 * 56
+"""Where in the file the segments begin: there is room for all headers that a test wants."""
+
+CLASSES = [(bits, order) for bits in (32, 64) for order in "<>"]
+"""Word sizes and byte orders, all of them."""
+
+
+class Maker:
+    """Makes one tiny ELF file: a header, program headers, and what they point to.
+
+    It is a static program as long as nothing is added.
+    """
+
+    def __init__(self, *, kind: int = EXEC, bits: int = 64, order: str = "<") -> None:
+        self.kind, self.bits, self.order = kind, bits, order
+        self.machine = X86_64
+        self.sections = b""
+        self._segments: list[tuple[int, int, bytes]] = []
+
+    def add(self, kind: int, data: bytes, size: int | None = None) -> Maker:
+        """Add a segment; `size` is what its header says, when that is not true."""
+        self._segments.append((kind, len(data) if size is None else size, data))
+        return self
+
+    def dynamic(self, *tags: tuple[int, int]) -> Maker:
+        """Add a dynamic segment, with its end."""
+        return self.add(DYNAMIC, self.pack("qQ" * (len(tags) + 1), *sum(tags, ()), DT_NULL, 0))
+
+    def place(self, number: int) -> int:
+        """Return the address of a segment's bytes; segments added later do not count."""
+        return ADDRESS + BODY + sum(len(data) for _, _, data in self._segments[:number])
+
+    def pack(self, form: str, *values: int) -> bytes:
+        """Pack as the file does: ``Q`` and ``q`` are words of its own size."""
+        form = form if self.bits == 64 else form.replace("Q", "I").replace("q", "i")
+        return struct.pack(f"{self.order}{form}", *values)
+
+    def build(self) -> bytes:
+        """Return the file."""
+        lengths = (len(data) for _, _, data in self._segments)
+        offsets = accumulate(lengths, initial=BODY)
+        body = b"".join(data for _, _, data in self._segments)
+        headers = [self._header(LOAD, 0, BODY + len(body))]
+        headers += [
+            self._header(kind, offset, size)
+            for (kind, size, _), offset in zip(self._segments, offsets, strict=False)
+        ]
+        ident = b"\x7fELF" + bytes([self.bits // 32, "<>".index(self.order) + 1, 1]) + bytes(9)
+        sizes = (64, 56, len(headers)) if self.bits == 64 else (52, 32, len(headers))
+        shoff = BODY + len(body) if self.sections else 0
+        entry = (self.kind, self.machine, 1, 0, sizes[0], shoff, 0, *sizes, 64, 1, 0)
+        header = ident + self.pack("HHIQQQIHHHHHH", *entry)
+        return (header + b"".join(headers)).ljust(BODY, b"\0") + body + self.sections
+
+    def _header(self, kind: int, offset: int, size: int) -> bytes:
+        if self.bits == 64:
+            return self.pack("IIQQQQQQ", kind, 5, offset, ADDRESS + offset, 0, size, size, 1)
+        return self.pack("IIIIIIII", kind, offset, ADDRESS + offset, 0, size, size, 5, 1)
+
+
+def dynamic(
+    maker: Maker,
+    *,
+    interpreter: bytes = GLIBC_LOADER,
+    needed: Sequence[str] = ("libc.so.6",),
+    versions: Sequence[str] = (),
+    tags: Sequence[tuple[int, int]] = (),
+) -> Maker:
+    """Add an interpreter, a string table, the versions needed of one library, and the tags."""
+    strings, offsets = b"\0", {}
+    for name in (*needed, *versions):
+        offsets[name] = len(strings)
+        strings += name.encode() + b"\0"
+    aux = [
+        maker.pack("IHHII", 0, 0, 0, offsets[name], 0 if name == versions[-1] else 16)
+        for name in versions
+    ]
+    maker.add(INTERP, interpreter).add(0, strings)
+    maker.add(0, maker.pack("HHIII", 1, len(aux), 0, 16, 0) + b"".join(aux))
+    verneed = [(DT_VERNEED, maker.place(2)), (DT_VERNEEDNUM, 1)] if versions else []
+    return maker.dynamic(
+        *((DT_NEEDED, offsets[name]) for name in needed),
+        (DT_STRTAB, maker.place(1)),
+        *verneed,
+        *tags,
+    )
+
+
+def note(maker: Maker, name: bytes, kind: int, desc: bytes) -> bytes:
+    """Return one note."""
+    padded = name + bytes(-len(name) % 4)
+    return maker.pack("III", len(name), len(desc), kind) + padded + desc + bytes(-len(desc) % 4)
+
+
+def abi_note(maker: Maker, system: int = 0) -> bytes:
+    """Return the note that glibc's start files leave; system 0 is Linux."""
+    return note(maker, b"GNU\0", 1, maker.pack("IIII", system, 3, 2, 0))
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[bytes], ElfFacts]:
+    """Read facts of bytes, as a file."""
+
+    def read(data: bytes) -> ElfFacts:
+        file = tmp_path / "program"
+        file.write_bytes(data)
+        return elf.read_facts(file)
+
+    return read
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (3, {"i686"}),
+        (8, {"mips", "mips64"}),
+        (20, {"ppc"}),
+        (21, {"ppc64", "ppc64le"}),
+        (22, {"s390x"}),
+        (40, {"arm"}),
+        (62, {"x86_64"}),
+        (183, {"aarch64"}),
+        (243, {"riscv32", "riscv64"}),
+        (258, {"loongarch64"}),
+        (9999, {"machine-9999"}),
+    ],
+)
+def test_machine(number: int, words: set[str], bits: int, order: str) -> None:
+    """Every machine has its word of `uname -m`, which word size and byte order may decide."""
+    maker = Maker(bits=bits, order=order)
+    maker.machine = number
+
+    word = elf.machine(maker.build()[:20])
+
+    decides = {8: bits == 64, 21: order == "<", 243: bits == 64}
+    assert word == sorted(words)[decides.get(number, False)]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        Maker().build()[:19],
+        b"\x7fELG" + Maker().build()[4:],
+        Maker().build()[:5] + b"\3" + Maker().build()[6:],
+    ],
+)
+def test_no_machine(head: bytes) -> None:
+    """A header that is short, no ELF header, or of no byte order has no machine."""
+    assert elf.machine(head) == ""
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+def test_static(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> None:
+    """An ET_EXEC file without an interpreter is static, and needs nothing."""
+    facts = read(Maker(bits=bits, order=order).build())
+
+    assert facts == ElfFacts(linkage=Linkage.STATIC, machine="x86_64", bits=bits)
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+def test_dynamic(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> None:
+    """A dynamic file names its loader, its libraries in order, and the glibc that it needs."""
+    maker = dynamic(
+        Maker(kind=DYN, bits=bits, order=order),
+        needed=["libm.so.6", "libc.so.6"],
+        versions=["GLIBC_2.9", "GLIBC_2.34", "GLIBC_2.4"],
+    )
+    maker.add(NOTE, abi_note(maker))
+
+    assert read(maker.build()) == ElfFacts(
+        linkage=Linkage.GLIBC_DYNAMIC,
+        machine="x86_64",
+        bits=bits,
+        interpreter="/lib64/ld-linux-x86-64.so.2",
+        needed=("libm.so.6", "libc.so.6"),
+        glibc="2.34",
+        abi_tag=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "linkage"),
+    [
+        (b"/lib/ld-linux.so.2", Linkage.GLIBC_DYNAMIC),
+        (b"/lib64/ld64.so.2", Linkage.GLIBC_DYNAMIC),
+        (b"/lib/ld.so.1", Linkage.GLIBC_DYNAMIC),
+        (b"/nix/store/x/ld-linux-aarch64.so.1", Linkage.GLIBC_DYNAMIC),
+        (b"/lib/ld-musl-aarch64.so.1", Linkage.MUSL_DYNAMIC),
+        (b"ld-musl-x86_64.so.1", Linkage.MUSL_DYNAMIC),
+        (b"/system/bin/linker64", Linkage.OTHER_DYNAMIC),
+        (b"/ld-musl/loader", Linkage.OTHER_DYNAMIC),
+    ],
+)
+def test_loader_tells_the_libc(
+    read: Callable[[bytes], ElfFacts], interpreter: bytes, linkage: Linkage
+) -> None:
+    """The loader's file name, and not its folder, says which libc a dynamic file is for."""
+    facts = read(dynamic(Maker(), interpreter=interpreter + b"\0").build())
+
+    assert (facts.linkage, facts.interpreter) == (linkage, interpreter.decode())
+
+
+def test_strings_may_begin_where_the_file_does(read: Callable[[bytes], ElfFacts]) -> None:
+    """The first mapped byte is mapped: a string table there is the ELF header, read as text."""
+    maker = Maker().add(INTERP, GLIBC_LOADER)
+
+    facts = read(maker.dynamic((DT_NEEDED, 1), (DT_STRTAB, ADDRESS)).build())
+
+    assert facts.needed == ("ELF\2\1\1",)
+
+
+def test_first_interpreter_counts(read: Callable[[bytes], ElfFacts]) -> None:
+    """Of two interpreters the first is the one that the kernel takes."""
+    facts = read(dynamic(Maker()).add(INTERP, MUSL_LOADER).build())
+
+    assert facts.linkage is Linkage.GLIBC_DYNAMIC
+
+
+@pytest.mark.parametrize(
+    ("needed", "flags", "linkage"),
+    [
+        ([], PIE, Linkage.STATIC_PIE),
+        ([], 0, Linkage.STATIC_PIE),
+        (["libc.so.6"], PIE | 1, Linkage.STATIC_PIE),
+        (["libc.so.6"], 1, Linkage.OTHER),
+    ],
+)
+def test_without_interpreter(
+    read: Callable[[bytes], ElfFacts], needed: list[str], flags: int, linkage: Linkage
+) -> None:
+    """ET_DYN without an interpreter is a static-pie program, or a library that is no program."""
+    maker = Maker(kind=DYN)
+    strings = b"\0libc.so.6\0"
+    maker.add(0, strings)
+    tags = [(DT_NEEDED, 1) for _ in needed]
+    maker.dynamic(*tags, (DT_STRTAB, maker.place(0)), (DT_FLAGS_1, flags))
+
+    facts = read(maker.build())
+
+    assert (facts.linkage, facts.needed) == (linkage, tuple(needed))
+
+
+def test_static_pie_without_dynamic_segment(read: Callable[[bytes], ElfFacts]) -> None:
+    """A position-independent file with nothing to relocate is static-pie too."""
+    assert read(Maker(kind=DYN).build()).linkage is Linkage.STATIC_PIE
+
+
+def test_object_file_is_no_program(read: Callable[[bytes], ElfFacts]) -> None:
+    """A relocatable file has a machine and cannot be run, even with an interpreter."""
+    facts = read(dynamic(Maker(kind=REL)).build())
+
+    assert (facts.linkage, facts.machine) == (Linkage.OTHER, "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("versions", "glibc"),
+    [
+        ([], ""),
+        (["GLIBC_2.2.5"], "2.2.5"),
+        (["GLIBC_2.2.5", "GLIBC_PRIVATE", "GLIBC_ABI_DT_RELR"], "2.2.5"),
+        (["GLIBCXX_3.4.30", "GCC_3.0", "CXXABI_1.3"], ""),
+        (["GLIBC_2.10", "GLIBC_2.9"], "2.10"),
+    ],
+)
+def test_glibc_version(read: Callable[[bytes], ElfFacts], versions: list[str], glibc: str) -> None:
+    """The highest GLIBC version counts, by number; other names and words do not."""
+    assert read(dynamic(Maker(), versions=versions).build()).glibc == glibc
+
+
+def test_abi_tag(read: Callable[[bytes], ElfFacts]) -> None:
+    """Only a GNU ABI note for Linux is glibc's, in any segment and behind any other note."""
+    maker = Maker()
+    other = note(maker, b"Go\0", 4, b"build-id") + note(maker, b"GNU\0", 3, b"12345678")
+
+    def tagged(*notes: bytes) -> bool:
+        made = Maker()
+        for each in notes:
+            made.add(NOTE, each)
+        return read(made.build()).abi_tag
+
+    assert tagged(abi_note(maker))
+    assert tagged(other + abi_note(maker))
+    assert tagged(other, abi_note(maker), other)
+    assert not tagged(other)
+    assert not tagged(abi_note(maker, system=1))
+    assert not tagged(note(maker, b"BSD\0", 1, bytes(16)))
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+def test_section_headers_are_not_trusted(
+    read: Callable[[bytes], ElfFacts], bits: int, order: str
+) -> None:
+    """Section headers that lie change nothing: neither kernel nor loader looks at them."""
+    plain, lying = (dynamic(Maker(bits=bits, order=order)) for _ in range(2))
+    lying.sections = b"\xff" * 64
+
+    assert read(lying.build()) == read(plain.build())
+
+
+@pytest.mark.parametrize(
+    ("head", "interpreter"),
+    [
+        (b"#!/bin/sh\n", "/bin/sh"),
+        (b"#! \t/usr/bin/env python3\nprint()\n", "/usr/bin/env"),
+        (b"#!/bin/sh\t-e\n", "/bin/sh"),
+        (b"#!/bin/sh\r\n", "/bin/sh\r"),
+        (b"#!\n/bin/sh", ""),
+        (b"#!", ""),
+        (b"#!/b\xff\n", "/b�"),
+        (b"#!/" + b"x" * 300, "/" + "x" * 253),
+    ],
+)
+def test_script(read: Callable[[bytes], ElfFacts], head: bytes, interpreter: str) -> None:
+    """A script names its interpreter as the kernel reads it: one line, 256 bytes at most."""
+    assert read(head) == ElfFacts(linkage=Linkage.SCRIPT, interpreter=interpreter)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fEL", b"hello", b"MZ\0\0", b" #!/bin/sh\n"])
+def test_neither_elf_nor_script(read: Callable[[bytes], ElfFacts], data: bytes) -> None:
+    """Anything else says nothing about itself."""
+    assert read(data) == ElfFacts(linkage=Linkage.OTHER)
+
+
+def many_needed(count: int) -> Maker:
+    """Return a file that needs one library many times."""
+    return dynamic(Maker(), needed=["libc.so.6"], tags=[(DT_NEEDED, 1)] * (count - 1))
+
+
+def many_notes(count: int) -> Maker:
+    """Return a static file with many notes, the last one the ABI tag."""
+    maker = Maker()
+    return maker.add(NOTE, note(maker, b"x\0", 9, b"") * (count - 1) + abi_note(maker))
+
+
+def version_loop() -> Maker:
+    """Return a file whose version lists lead back to themselves."""
+    maker = Maker().add(INTERP, GLIBC_LOADER)
+    maker.add(0, b"\0GLIBC_2.0\0\0")
+    loop = maker.pack("HHIII", 1, 2000, 0, 16, 0) + maker.pack("IHHII", 0, 0, 0, 1, 0)
+    maker.add(0, loop)
+    versions = ((DT_VERNEED, maker.place(2)), (DT_VERNEEDNUM, 500))
+    return maker.dynamic((DT_STRTAB, maker.place(1)), *versions)
+
+
+def without_count() -> Maker:
+    """Return a file with versions and no count of them."""
+    return dynamic(Maker(), tags=[(DT_VERNEED, ADDRESS)])
+
+
+def segments(count: int) -> Maker:
+    """Return a static file with a number of segments, the PT_LOAD included."""
+    maker = Maker()
+    for _ in range(count - 1):
+        maker.add(0, b"")
+    return maker
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(dynamic(Maker(), interpreter=b"/lib/ld.so").build(), id="no-null"),
+        pytest.param(dynamic(Maker(), interpreter=b"").build(), id="empty-interpreter"),
+        pytest.param(dynamic(Maker(), interpreter=b"\0\0").build(), id="null-interpreter"),
+        pytest.param(dynamic(Maker(), interpreter=b"/" * 4096 + b"\0").build(), id="long-path"),
+        pytest.param(many_needed(513).build(), id="needed"),
+        pytest.param(many_notes(258).build(), id="notes"),
+        pytest.param(dynamic(Maker(), tags=[(24, 0)] * 2047).build(), id="tags"),
+        pytest.param(segments(129).build(), id="segments"),
+        pytest.param(version_loop().build(), id="version-loop"),
+        pytest.param(without_count().build(), id="no-version-count"),
+        pytest.param(
+            dynamic(Maker(), tags=[(DT_VERNEED, ADDRESS), (DT_VERNEEDNUM, 513)]).build(),
+            id="version-count",
+        ),
+        pytest.param(
+            dynamic(Maker(), tags=[(DT_VERNEED, 1), (DT_VERNEEDNUM, 1)]).build(),
+            id="unmapped-versions",
+        ),
+        pytest.param(Maker().dynamic((DT_NEEDED, 1)).build(), id="no-strings"),
+        pytest.param(
+            Maker().dynamic((DT_NEEDED, 1), (DT_STRTAB, 1)).build(), id="unmapped-strings"
+        ),
+        pytest.param(dynamic(Maker()).build()[:-1], id="cut"),
+        pytest.param(Maker().build()[:40], id="cut-header"),
+        pytest.param(Maker(bits=32).build()[:30], id="cut-short-header"),
+        pytest.param(Maker().add(NOTE, b"\xff" * 64).build(), id="huge-note"),
+        pytest.param(Maker().add(INTERP, b"/x\0", size=2**40).build(), id="huge-interpreter"),
+    ],
+)
+def test_hostile_elf(read: Callable[[bytes], ElfFacts], data: bytes) -> None:
+    """A file that cannot be believed, or asks for too much, keeps what its header says only."""
+    bits = 32 if data[4] == 1 else 64
+
+    assert read(data) == ElfFacts(linkage=Linkage.OTHER, machine="x86_64", bits=bits)
+
+
+def test_bounds_are_reached(read: Callable[[bytes], ElfFacts]) -> None:
+    """What is just within the bounds is read."""
+    long = b"/" * 4095 + b"\0"
+
+    assert read(dynamic(Maker(), interpreter=long).build()).interpreter == "/" * 4095
+    assert len(read(many_needed(512).build()).needed) == 512
+    assert read(many_notes(257).build()).abi_tag
+    assert read(segments(128).build()).linkage is Linkage.STATIC
+    assert read(dynamic(Maker(), tags=[(24, 0)] * 2046).build()).linkage is Linkage.GLIBC_DYNAMIC
+
+
+def test_unknown_class(read: Callable[[bytes], ElfFacts]) -> None:
+    """A word size that does not exist is 0 bits, and the rest is not looked at."""
+    data = Maker().build()
+
+    facts = read(data[:4] + b"\7" + data[5:])
+
+    assert facts == ElfFacts(linkage=Linkage.OTHER, machine="x86_64", bits=0)
+
+
+def test_huge_file_is_not_read(tmp_path: Path) -> None:
+    """A terabyte of nothing, half of it declared as notes, is given up on after a few of them."""
+    file = tmp_path / "huge"
+    maker = Maker().add(NOTE, b"", size=2**39)
+    file.write_bytes(maker.build())
+    os.truncate(file, 2**40)
+
+    assert elf.read_facts(file).linkage is Linkage.OTHER
+
+
+def test_window_has_an_end() -> None:
+    """A parser that reads too often, too much, or to the end is stopped."""
+    window = elf._Window(io.BytesIO(b"0123456789" * 10), b"abc")
+
+    assert (window.read(5), window.tell()) == (b"abc34", 5)
+    for size in (-1, elf._READ_BYTES + 1):
+        with pytest.raises(ValueError, match=str(size)):
+            window.read(size)
+    for _ in range(elf._READ_CALLS - 3):
+        window.seek(1)
+        assert window.read(3) == b"bc3"
+    with pytest.raises(ValueError, match="1"):
+        window.read(1)
+
+
+def test_fifo_does_not_block(tmp_path: Path) -> None:
+    """A FIFO that nobody writes to is no program, and is told so at once."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    assert elf.read_facts(fifo) == ElfFacts(linkage=Linkage.OTHER)
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    """What cannot be opened is an OSError, and leaves no file open."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    with pytest.raises(FileNotFoundError):
+        elf.read_facts(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        elf.read_facts(tmp_path)
+
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+FILES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For examples that are files: a busy disk is no failure."""
+
+VALID = [
+    maker.add(NOTE, abi_note(maker)).build()
+    for bits, order in CLASSES
+    for maker in [dynamic(Maker(kind=DYN, bits=bits, order=order), versions=["GLIBC_2.34"])]
+]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One file that many examples are written to."""
+    return tmp_path_factory.mktemp("elf") / "program"
+
+
+def believable(facts: ElfFacts, data: bytes) -> bool:
+    """Tell whether facts are within all bounds, and agree with the header."""
+    texts = (facts.interpreter, *facts.needed, facts.glibc)
+    return (
+        facts.machine == elf.machine(data)
+        and facts.bits in {0, 32, 64}
+        and len(facts.needed) <= 512
+        and all(len(text) <= 4096 for text in texts)
+    )
+
+
+@FILES
+@given(data=st.data(), whole=st.sampled_from(VALID))
+def test_damaged_elf(scratch: Path, data: st.DataObject, whole: bytes) -> None:
+    """A file that is cut off or overwritten anywhere that matters never raises."""
+    headers, body = range(64 + 6 * 56), range(BODY, len(whole))
+    damage = data.draw(
+        st.dictionaries(st.sampled_from([*headers, *body]), st.integers(0, 255), max_size=8)
+    )
+    broken = bytearray(whole)
+    for at, value in damage.items():
+        broken[at] = value
+    cut = data.draw(st.none() | st.sampled_from([*headers, *body]))
+    scratch.write_bytes(broken[:cut])
+
+    assert believable(elf.read_facts(scratch), bytes(broken[:cut]))
+
+
+@FILES
+@given(tail=st.binary(max_size=400), head=st.sampled_from([b"", *(each[:64] for each in VALID)]))
+def test_random_bytes(scratch: Path, head: bytes, tail: bytes) -> None:
+    """Any bytes behind the magic number, and behind a good header, never raise."""
+    data = (head or elf.MAGIC) + tail
+    scratch.write_bytes(data)
+
+    assert believable(elf.read_facts(scratch), data)
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(
+    ("compiler", "linkage", "abi_tag"),
+    [
+        ("gcc", Linkage.GLIBC_DYNAMIC, True),
+        ("gcc -no-pie", Linkage.GLIBC_DYNAMIC, True),
+        ("gcc -static", Linkage.STATIC, True),
+        ("gcc -static-pie", Linkage.STATIC_PIE, True),
+        ("gcc -shared -fPIC", Linkage.OTHER, False),
+        ("musl-gcc", Linkage.MUSL_DYNAMIC, False),
+        ("musl-gcc -static", Linkage.STATIC, False),
+    ],
+)
+def test_real_binaries(tmp_path: Path, compiler: str, linkage: Linkage, abi_tag: bool) -> None:  # noqa: FBT001
+    """What compilers of this machine make is what they were asked for."""
+    command = compiler.split()
+    if shutil.which(command[0]) is None:
+        require("compilers", f"{command[0]} is not installed")
+    source, program = tmp_path / "hello.c", tmp_path / "hello"
+    source.write_text('#include <stdio.h>\nint main(void) { puts("Hello"); return 0; }\n')
+    subprocess.run([*command, "-o", program, source], check=True)
+
+    facts = elf.read_facts(program)
+
+    assert (facts.linkage, facts.abi_tag) == (linkage, abi_tag)
+    assert facts.machine == os.uname().machine
+    needed = {Linkage.GLIBC_DYNAMIC: "libc.so.6", Linkage.MUSL_DYNAMIC: "libc.so"}.get(linkage)
+    assert linkage is Linkage.OTHER or facts.needed == ((needed,) if needed else ())
+    assert facts.interpreter.startswith("/lib") == bool(needed)
+    assert facts.glibc.startswith("2.") == ("libc.so.6" in facts.needed)
