@@ -137,7 +137,7 @@ def _stage(stage: BuildStage, build: Base, *, epoch: int, buildkit: bool, kept: 
     commands = stage.commands
     if kept and not buildkit:
         lines.append("# The stage ships, and this builder has no mounts: nothing else may be left.")
-        left = " ".join(map(_word, ("/tmp/*", *stage.caches)))
+        left = " ".join(map(_word, ("/tmp/*", *stage.caches)))  # noqa: S108
         commands = tuple(f"{{ {command.strip()}; }} && rm -rf {left}" for command in commands)
     return [*lines, *(_run(command, mounts if buildkit else ()) for command in commands)]
 

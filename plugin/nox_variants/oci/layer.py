@@ -207,7 +207,7 @@ def _split(name: bytes) -> tuple[bytes, bytes | None]:
     if len(name) <= _NAME:
         return b"", name
     # The shortest prefix that leaves a name which fits; a folder's last slash cannot be the place.
-    at = name.find(b"/", max(0, len(name) - _NAME - 1), len(name) - 1)
+    at = name.find(b"/", len(name) - _NAME - 1, len(name) - 1)
     if at < 1 or at > _PREFIX:
         return b"", None
     return name[:at], name[at + 1 :]
