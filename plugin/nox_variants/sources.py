@@ -133,7 +133,7 @@ def _outside(name: str, folder: Path, root: Path) -> SourceError:
     """Return the error for a source outside of the project, with the link that leads there."""
     hint = "Move the folder into the project, or variants.yaml to a folder above both."
     for path in (*reversed(folder.parents), folder):
-        if path != root and path.is_relative_to(root) and not _within(path, root):
+        if path.is_relative_to(root) and not _within(path, root):
             link = "" if path == folder else f": {str(path.relative_to(root))!r}"
             target = os.path.realpath(path)
             return SourceError(

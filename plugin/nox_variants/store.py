@@ -38,7 +38,11 @@ _DISCARDED = "discarded"
 _WAIT = 0.2
 _POLL = 0.02
 _FEW = 64
+_SHORT = "This machine is short of processes, memory or open files: use a smaller --jobs."
 _HINTS = {
+    errno.EAGAIN: _SHORT,
+    errno.ENOMEM: _SHORT,
+    errno.EMFILE: _SHORT,
     errno.ENOSPC: "The disk is full: free some space, or point NOX_VARIANTS_HOME elsewhere.",
     errno.EDQUOT: "Your quota is used up: free some space, or point NOX_VARIANTS_HOME elsewhere.",
     errno.EROFS: "The file system is read-only: point NOX_VARIANTS_HOME elsewhere.",

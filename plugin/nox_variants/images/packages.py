@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants.errors import ImageError
 from nox_variants.images.process import environment, run
@@ -33,7 +33,7 @@ _LEFT_OUT = (
 )
 _ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent")
 _ERRORS_KEPT = 4096
-_FULL = "No space left on device"
+_FULL = ("No space left on device", "Wrote only")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +98,9 @@ def _unpack(package: Package, root: Path, cancelled: threading.Event) -> None:
             env=environment(),
         ) as source,
     ):
-        code, output = run(command, cancelled=cancelled, stdin=source.stdout)
-        if source.stdout is not None:
-            source.stdout.close()  # dpkg-deb must not wait for a tar that has ended
+        stream = cast("IO[bytes]", source.stdout)
+        code, output = run(command, cancelled=cancelled, stdin=stream)
+        stream.close()  # dpkg-deb must not wait for a tar that has ended
         if source.wait() or code:
             errors.seek(0)
             words = errors.read(_ERRORS_KEPT).decode(errors="replace")
@@ -112,8 +112,9 @@ def _failure(package: Package, said_by_dpkg: str, said_by_tar: str) -> ImageErro
     first = said_by_tar if "Broken pipe" in said_by_dpkg else said_by_dpkg or said_by_tar
     reason = (first.strip().splitlines() or ["no reason was given"])[0]
     message = f"{package.file.name}: cannot be unpacked: {reason}"
-    if _FULL in said_by_tar:
-        return ImageError(message, hint="Free some space, or point NOX_VARIANTS_HOME elsewhere.")
+    if any(sign in said_by_tar for sign in _FULL):
+        hint = "The disk is full: free some space, or point NOX_VARIANTS_HOME elsewhere."
+        return ImageError(message, hint=hint)
     if not package.owned:
         return ImageError(message, hint="It lies in a local source of apt's: is it whole?")
     package.file.unlink(missing_ok=True)

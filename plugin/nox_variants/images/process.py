@@ -45,6 +45,7 @@ def run(
     Raises:
         ImageError: The run was cancelled.
     """
+    _check(cancelled)
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
