@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from nox_variants.engines.embedded import EmbeddedEngine
+    from nox_variants.engines.protocol import Engine
+    from nox_variants.images.provider import Images
     from nox_variants.model import Settings, Variant
     from nox_variants.options import Options
     from nox_variants.results import EngineInfo
     from nox_variants.runner import Task
+    from nox_variants.store import Store
 
 FOLDER = ".variants"
 """The folder beside the file that holds history and the last run's images."""
@@ -67,9 +70,11 @@ def run(
     begin = time.perf_counter()
     folder = project_folder(settings)
     with display(stream, len(variants)) as shown:
-        engine = open_engine(settings, options, environ=environ, progress=shown.note)
+        engine, why = choose_engine(settings, options, environ=environ, progress=shown.note)
         info = engine.probe()
-        shown.note(engine_line(options, info))
+        shown.note(f"engine: {info.name} {info.version}: {why}")
+        for note in info.notes:
+            shown.note(f"note: {note}")
         with History(folder / "history.sqlite") as history:
             records = runner.run(
                 make_plans(settings, variants),
@@ -103,6 +108,43 @@ class _Recorder:
         self._shown.recorded(record)
 
 
+def choose_engine(
+    settings: Settings,
+    options: Options,
+    *,
+    environ: Mapping[str, str],
+    progress: Callable[[str], None],
+) -> tuple[Engine, str]:
+    """Return the engine that the options ask for, or the best there is, and why it is that one.
+
+    Raises:
+        EngineUnavailable: The engine that was asked for does not answer.
+    """
+    from nox_variants.engines import selection  # noqa: PLC0415  # what a run needs
+
+    choice = selection.choose(options.engine, environ)
+    if choice.daemon is None:
+        return open_engine(settings, options, environ=environ, progress=progress), choice.why
+    from nox_variants.engines.docker import builders  # noqa: PLC0415  # one engine is loaded
+    from nox_variants.engines.docker.engine import DockerEngine  # noqa: PLC0415
+
+    store, images, cancelled = _images(options, environ=environ, progress=progress)
+    builder = builders.choose(choice.daemon, environ)
+    engine = DockerEngine(
+        daemon=choice.daemon,
+        builder=builder,
+        store=store,
+        images=images,
+        root=settings.root,
+        use_cache=options.use_cache,
+        epoch=source_date_epoch(environ),
+        host=host_platform(),
+        revision=_git_commit(settings.root) or "",
+        cancelled=cancelled,
+    )
+    return engine, f"{choice.why}; it builds with {builder.name}"
+
+
 def open_engine(
     settings: Settings,
     options: Options,
@@ -110,20 +152,10 @@ def open_engine(
     environ: Mapping[str, str],
     progress: Callable[[str], None],
 ) -> EmbeddedEngine:
-    """Return the engine that the options ask for; nothing is started yet."""
+    """Return the embedded engine; nothing is started yet."""
     from nox_variants.engines.embedded import EmbeddedEngine  # noqa: PLC0415  # one engine is loaded
-    from nox_variants.images.provider import Images  # noqa: PLC0415
-    from nox_variants.store import Store, default_home  # noqa: PLC0415
 
-    store = Store(default_home(environ))
-    cancelled = threading.Event()
-    images = Images(
-        store,
-        policy=options.images,
-        refresh=not options.use_cache,
-        progress=progress,
-        cancelled=cancelled,
-    )
+    store, images, cancelled = _images(options, environ=environ, progress=progress)
     return EmbeddedEngine(
         store=store,
         images=images,
@@ -136,10 +168,21 @@ def open_engine(
     )
 
 
-def engine_line(options: Options, info: EngineInfo) -> str:
-    """Say which engine was chosen, and why."""
-    why = "as asked for" if options.engine != "auto" else "the only one of this version"
-    return f"engine: {info.name} (bubblewrap {info.version}), {why}"
+def _images(
+    options: Options, *, environ: Mapping[str, str], progress: Callable[[str], None]
+) -> tuple[Store, Images, threading.Event]:
+    from nox_variants.images.provider import Images  # noqa: PLC0415  # what a run needs
+    from nox_variants.store import Store, default_home  # noqa: PLC0415
+
+    store, cancelled = Store(default_home(environ)), threading.Event()
+    images = Images(
+        store,
+        policy=options.images,
+        refresh=not options.use_cache,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    return store, images, cancelled
 
 
 def project_folder(settings: Settings) -> Path:

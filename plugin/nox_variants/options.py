@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from nox_variants.errors import UsageError
 from nox_variants.model import SourceKind
+from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ENGINES = ("auto", "embedded")
+ENGINES = ("auto", *(name.value for name in EngineName))
 IMAGES = ("auto", SourceKind.REGISTRY.value, SourceKind.APT.value, SourceKind.ARCHIVE.value)
 
 

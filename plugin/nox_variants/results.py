@@ -60,10 +60,17 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """A usable engine: its name and version, as the record keeps them."""
+    """A usable engine: its name and version, as the record keeps them.
+
+    Attributes:
+        name: The engine.
+        version: Of the engine itself.
+        notes: What it cannot do here, as sentences.
+    """
 
     name: EngineName
     version: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

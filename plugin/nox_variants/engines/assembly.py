@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -192,13 +193,15 @@ class Assembler:
         manifest = oci.manifest(config, tuple(zip(diff_ids, sizes, strict=True)))
         tag = names.image_tag(plan.variant)
         folder = self._output / "images" / plan.variant.program / tag
-        layout.write_layout(
-            folder,
-            tag=f"{plan.variant.program}:{tag}",
-            config=config,
-            manifest=manifest,
-            layers=[layer.tar for layer in layers],
-        )
+        with self._lock:
+            _drop_damaged(folder, layers)
+            layout.write_layout(
+                folder,
+                tag=f"{plan.variant.program}:{tag}",
+                config=config,
+                manifest=manifest,
+                layers=[layer.tar for layer in layers],
+            )
         above = sum(layer.content for layer in layers)
         image = VariantImage(
             config_digest=sha256_bytes(config),
@@ -213,6 +216,15 @@ class Assembler:
             workdir=plan.run.workdir,
         )
         return Assembled(image=image, layers=layers, config=config, manifest=manifest)
+
+
+def _drop_damaged(folder: Path, layers: tuple[Layer, ...]) -> None:
+    """Remove a layout's layers that are cut off: they share the bytes of the store's old ones."""
+    for layer in layers:
+        blob = folder / layout.BLOBS / layer.tar.name
+        with suppress(OSError):
+            if blob.stat().st_size != layer.size:
+                blob.unlink()
 
 
 def write_archive(

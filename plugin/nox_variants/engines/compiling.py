@@ -10,6 +10,7 @@ import shutil
 import stat
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ LOG_WRITTEN = 16 * 1024 * 1024
 SHELL = "/bin/sh"
 
 _FOLDER_MODE = 0o755
+_NAMED = 10
 _MODE = 0o777
 
 
@@ -205,16 +207,24 @@ def _artifacts(stage: BuildStage, overlay: Root) -> list[tuple[str, Path]]:
     for path in stage.artifacts:
         file = rootfs.resolve(overlay.stack, path)
         if file is None or not stat.S_ISREG(file.lstat().st_mode):
-            raise BuildFailed(f"the build made no file {path}{_neighbours(overlay.stack, path)}")
+            raise BuildFailed(f"the build made no file {path}{_neighbours(overlay, path)}")
         found.append((path, file))
     return found
 
 
-def _neighbours(stack: tuple[Path, ...], path: str) -> str:
-    folder = rootfs.resolve(stack, posixpath.dirname(path))
-    names = sorted(os.listdir(folder))[:10] if folder and folder.is_dir() else []  # noqa: PTH208
-    place = posixpath.dirname(path)
-    return f": {place} holds {', '.join(map(repr, names))}" if names else f": {place} is empty"
+def _neighbours(overlay: Root, path: str) -> str:
+    """Say what lies where an artifact should be."""
+    folder = posixpath.dirname(path)
+    if rootfs.resolve(overlay.stack, folder) is None:
+        return f": there is no folder {folder}"
+    names: set[str] = set()
+    for layer in overlay.stack:
+        with suppress(OSError), os.scandir(layer / overlay.place(folder)[1:]) as scan:
+            for entry in scan:
+                removed = stat.S_ISCHR(entry.stat(follow_symlinks=False).st_mode)
+                (names.discard if removed else names.add)(entry.name)
+    found = ", ".join(map(repr, sorted(names)[:_NAMED]))
+    return f": {folder} holds {found}" if found else f": {folder} is empty"
 
 
 def _keep(staging: Path, path: str, file: Path) -> dict[str, Any]:

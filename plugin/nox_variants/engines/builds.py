@@ -1,0 +1,198 @@
+"""Builds in the store: found, or made once, whatever engine compiles. Knows no engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import stat
+import time
+from collections import deque
+from typing import IO, TYPE_CHECKING, Any
+
+from nox_variants import elf
+from nox_variants.errors import BuildFailed, StoreError
+from nox_variants.model import Digest
+from nox_variants.oci.digest import canonical_json, sha256_file
+from nox_variants.results import Artifact, Build, ElfFacts, Linkage
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nox_variants.plan import BuildStage
+    from nox_variants.results import PreparedImage
+    from nox_variants.sources import Snapshot
+    from nox_variants.store import Store
+
+FORMAT = 1
+"""Part of every key: a change of what an entry holds makes old ones unused."""
+
+LOG_KEPT = 64 * 1024
+"""Bytes of a failed build's output that are shown: its end."""
+
+LOG_WRITTEN = 16 * 1024 * 1024
+"""Bytes of a build's output that are kept in the store."""
+
+_MODE = 0o777
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Builds:
+    """The builds of the store.
+
+    Attributes:
+        store: Where they are.
+        engine: What compiles; builds of different engines are different entries.
+        epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
+        platform: ``linux/amd64``.
+        use_cache: Whether a build of an earlier run is good.
+        cancelled: Ends the wait for another process.
+    """
+
+    store: Store
+    engine: str
+    epoch: int
+    platform: str
+    use_cache: bool
+    cancelled: threading.Event
+
+    def key(self, stage: BuildStage, image: PreparedImage, source: Snapshot) -> str:
+        """Return the identity of everything that goes into a build."""
+        value = {
+            "format": FORMAT,
+            "engine": self.engine,
+            "image": image.digest,
+            "source": source.digest,
+            "workdir": stage.workdir,
+            "commands": stage.commands,
+            "env": [*image.env, *stage.env],
+            "caches": stage.caches,
+            "artifacts": stage.artifacts,
+            "network": stage.network,
+            "epoch": self.epoch,
+            "platform": self.platform,
+        }
+        return hashlib.sha256(canonical_json(value)).hexdigest()
+
+    def get(
+        self,
+        key: str,
+        compile_: Callable[[Path, Log], list[tuple[str, Path]]],
+        intact: Callable[[Path], bool],
+    ) -> Build:
+        """Return a build, compiled at most once at a time, also across processes.
+
+        Args:
+            key: Its identity.
+            compile_: Compiles, given an empty folder that becomes the entry and the log; returns
+                each artifact's path in the image and file on this machine.
+            intact: Tells whether what an entry holds besides artifacts is still good.
+
+        Raises:
+            BuildFailed: A command failed, or an artifact is missing.
+        """
+        if self.use_cache and (build := self._find(key, intact)):
+            return build
+        begun = time.time_ns()
+        with self.store.lock(f"build-{key}", cancelled=self.cancelled):
+            build = self._find(key, intact)
+            if build and (self.use_cache or self._newer(key, begun)):
+                return build
+            if build:
+                self.store.discard("builds", key)
+            return self._compile(key, compile_)
+
+    def _newer(self, key: str, begun: int) -> bool:
+        """Tell whether another process made the entry while this one waited for the lock."""
+        return (self.store.entry("builds", key) / "build.json").stat().st_mtime_ns > begun
+
+    def _find(self, key: str, intact: Callable[[Path], bool]) -> Build | None:
+        """Return a build whose artifacts are what they were; discard it otherwise."""
+        folder = self.store.find("builds", key)
+        if folder is None:
+            return None
+        try:
+            values = self.store.read_json(folder / "build.json")
+            artifacts = tuple(_artifact(folder, each) for each in values["artifacts"])
+            unchanged = all(sha256_file(each.file) == each.digest for each in artifacts)
+            if unchanged and intact(folder):
+                return Build(key=key, artifacts=artifacts, seconds=values["seconds"], cached=True)
+        except (StoreError, OSError, LookupError, TypeError, ValueError):
+            pass
+        self.store.discard("builds", key)
+        return None
+
+    def _compile(self, key: str, compile_: Callable[[Path, Log], list[tuple[str, Path]]]) -> Build:
+        begin = time.perf_counter()
+        with self.store.publish("builds", key) as staging:
+            with (staging / "log.txt").open("wb") as file:
+                log = Log(file)
+                try:
+                    found = compile_(staging, log)
+                except BuildFailed as error:
+                    seconds = time.perf_counter() - begin
+                    raise BuildFailed(error.message, log=log.end(), seconds=seconds) from None
+            seconds = round(time.perf_counter() - begin, 6)
+            values = [_keep(staging, path, file) for path, file in found]
+            self.store.write_json(staging / "build.json", {"artifacts": values, "seconds": seconds})
+        folder = self.store.entry("builds", key)
+        artifacts = tuple(_artifact(folder, each) for each in values)
+        return Build(key=key, artifacts=artifacts, seconds=seconds, cached=False, log=log.end())
+
+
+def _keep(staging: Path, path: str, file: Path) -> dict[str, Any]:
+    """Copy an artifact out of the build's root and return what the entry says about it."""
+    name = hashlib.sha256(path.encode()).hexdigest()[:16]
+    kept = staging / "artifacts" / name
+    kept.parent.mkdir(exist_ok=True)
+    mode = file.stat().st_mode & _MODE
+    if not mode & stat.S_IRUSR and file.is_relative_to(staging):
+        mode |= stat.S_IRUSR  # root could read it, an ordinary user could not
+        file.chmod(mode)
+    shutil.copyfile(file, kept)
+    kept.chmod(mode)
+    return {
+        "path": path,
+        "name": name,
+        "size": kept.stat().st_size,
+        "digest": sha256_file(kept),
+        "facts": dataclasses.asdict(elf.read_facts(kept)),
+    }
+
+
+def _artifact(folder: Path, values: dict[str, Any]) -> Artifact:
+    facts = dict(values["facts"])
+    return Artifact(
+        path=values["path"],
+        file=folder / "artifacts" / values["name"],
+        size=values["size"],
+        digest=Digest(values["digest"]),
+        facts=ElfFacts(
+            **{**facts, "linkage": Linkage(facts["linkage"]), "needed": tuple(facts["needed"])}
+        ),
+    )
+
+
+class Log:
+    """A build's output: a bounded file, and its end for the user."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._written = 0
+        self._last: deque[bytes] = deque()
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Take a piece of output."""
+        room = LOG_WRITTEN - self._written
+        self._written += self._file.write(data[:room])
+        self._last.append(data)
+        self._size += len(data)
+        while self._size - len(self._last[0]) >= LOG_KEPT:
+            self._size -= len(self._last.popleft())
+
+    def end(self) -> str:
+        """Return the end of the output as text."""
+        return b"".join(self._last)[-LOG_KEPT:].decode(errors="replace")

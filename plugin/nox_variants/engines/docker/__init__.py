@@ -1,0 +1,1 @@
+"""The docker engine: the docker SDK against Docker or Podman. Imports the SDK when it connects."""

@@ -1,0 +1,249 @@
+"""Who builds a Dockerfile: buildx, the BuildKit of `docker build`, or the daemon's own builder.
+
+What works is found out by trying, once, with an image of nothing: version numbers do not say
+whether a client has its plugin and a daemon its BuildKit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.errors import BuildFailed
+from nox_variants.oci.layer import BLOCK, header, write_tree
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Mapping
+
+    from nox_variants.engines.docker.connection import Daemon
+    from nox_variants.model import Pairs
+
+DOCKERFILE = "Dockerfile"
+
+_POLL = 0.1
+_TRIAL = "FROM scratch\nLABEL nox-variants.trial=1\n"
+_TRIAL_SECONDS = 30
+_COMMAND_FAILED = re.compile(
+    r"exit code: \d+|returned a non-zero code: \d+|exit status \d+|did not complete successfully"
+)
+"""BuildKit's, the classic builder's and Podman's words for a command that failed: all else that
+ends a build is not about the program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One build.
+
+    Attributes:
+        dockerfile: Its text.
+        context: The folder of the build context.
+        tag: ``NAME:TAG`` of the result.
+        labels: Labels of the result.
+        network: Whether commands may use the network.
+        cache: Whether layers of earlier builds are good.
+    """
+
+    dockerfile: str
+    context: Path
+    tag: str
+    labels: Pairs = ()
+    network: bool = True
+    cache: bool = True
+
+
+class Builder(Protocol):
+    """Builds Dockerfiles."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for `doctor` and the record."""
+
+    @property
+    def buildkit(self) -> bool:
+        """Whether it knows ``RUN --mount``."""
+
+    def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
+        """Build, and pass the output on as it comes.
+
+        Raises:
+            BuildFailed: A command of the Dockerfile failed.
+            DaemonError: The daemon or its client did, or the run was cancelled.
+        """
+
+
+def choose(daemon: Daemon, environ: Mapping[str, str]) -> Builder:
+    """Return the best builder that works with a daemon.
+
+    Args:
+        daemon: The daemon.
+        environ: The environment, for PATH and what clients need.
+    """
+    settings = {**environ, **dict(daemon.environ)}
+    for client in _clients(environ.get("PATH", "")):
+        for builder in (
+            Client(name="buildx", command=(client, "buildx", "build", "--load"), environ=settings),
+            Client(
+                name="docker build (BuildKit)",
+                command=(client, "build"),
+                environ={**settings, "DOCKER_BUILDKIT": "1"},
+            ),
+        ):
+            if builder.works():
+                return builder
+    return Classic(daemon=daemon)
+
+
+def _clients(path: str) -> Iterator[str]:
+    """Yield every docker client on PATH: the first may lack the plugin that a later one has."""
+    for folder in dict.fromkeys(path.split(os.pathsep)):
+        found = shutil.which("docker", path=folder) if folder else None
+        if found:
+            yield found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A docker client on the command line that drives BuildKit."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+    buildkit: bool = True
+
+    def works(self) -> bool:
+        """Tell whether an image of nothing can be built."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                done = subprocess.run(
+                    [*self.command, "--quiet", "--file", "-", folder],
+                    input=_TRIAL,
+                    env=self.environ,
+                    text=True,
+                    capture_output=True,
+                    check=False,
+                    timeout=_TRIAL_SECONDS,
+                )
+            except (OSError, subprocess.TimeoutExpired):
+                return False
+        return done.returncode == 0
+
+    def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
+        """Run the client; its plain progress is the log."""
+        with tempfile.TemporaryDirectory(prefix="nox-variants-") as folder:
+            dockerfile = Path(folder, DOCKERFILE)
+            dockerfile.write_text(job.dockerfile, encoding="utf-8")
+            words = [*self.command, "--progress", "plain", "--file", os.fspath(dockerfile)]
+            words += ["--tag", job.tag]
+            words += [part for name, value in job.labels for part in ("--label", f"{name}={value}")]
+            words += [] if job.network else ["--network", "none"]
+            words += [] if job.cache else ["--no-cache"]
+            code, last = _run([*words, os.fspath(job.context)], self.environ, log, cancelled)
+        if cancelled.is_set():
+            raise DaemonError("cancelled")
+        if code:
+            raise failure(_last_line(last))
+
+
+def _run(
+    words: list[str],
+    environ: Mapping[str, str],
+    log: Callable[[bytes], None],
+    cancelled: threading.Event,
+) -> tuple[int, str]:
+    """Run a client to its end, or to ours; returns its exit code and its last words."""
+    import select  # noqa: PLC0415  # poll is not everywhere
+
+    last = b""
+    with subprocess.Popen(
+        words,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        if process.stdout is None:
+            raise AssertionError
+        descriptor = process.stdout.fileno()
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN | select.POLLHUP)
+        while True:
+            if cancelled.is_set():
+                process.terminate()
+            if poller.poll(_POLL * 1000):
+                data = os.read(descriptor, 65536)
+                if not data:
+                    break
+                last = (last + data)[-8192:]
+                log(data)
+    return process.returncode, last.decode(errors="replace")
+
+
+def failure(words: str) -> BuildFailed | DaemonError:
+    """Return the error of a build that ended with these words."""
+    if _COMMAND_FAILED.search(words):
+        return BuildFailed(words)
+    return DaemonError(f"the build could not be done: {words}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "the client said nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classic:
+    """The daemon's own builder, through the SDK: Docker's classic one, and Podman's."""
+
+    daemon: Daemon
+    name: str = "the daemon's builder"
+    buildkit: bool = False
+
+    def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
+        """Send the context and follow the build's output."""
+        with explained(f"building {job.tag}"), _context(job) as context:
+            lines = self.daemon.client.api.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=DOCKERFILE,
+                tag=job.tag,
+                labels=dict(job.labels),
+                nocache=not job.cache,
+                network_mode=None if job.network else "none",
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,
+            )
+            self._follow(lines, log, cancelled)
+
+    @staticmethod
+    def _follow(
+        lines: Iterator[dict[str, str]], log: Callable[[bytes], None], cancelled: threading.Event
+    ) -> None:
+        for line in lines:
+            if cancelled.is_set():
+                raise DaemonError("cancelled")
+            log(line.get("stream", "").encode())
+            if error := line.get("error"):
+                raise failure(" ".join(error.split()))
+
+
+@contextmanager
+def _context(job: Job) -> Iterator[IO[bytes]]:
+    """Yield the context as a tar, with the Dockerfile in it."""
+    text = job.dockerfile.encode()
+    with tempfile.TemporaryFile() as file:
+        file.write(header(DOCKERFILE, len(text)) + text + bytes(-len(text) % BLOCK))
+        write_tree(job.context, file, mtime=0)
+        file.seek(0)
+        yield file

@@ -1,0 +1,267 @@
+"""Smoke runs as containers: created, attached, started, watched, removed, whatever happens."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.results import Observation
+from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from docker.models.containers import Container
+
+    from nox_variants.engines.docker.connection import Daemon
+    from nox_variants.model import Pairs, Smoke
+
+TICK = 0.05
+"""Seconds between two looks at a running container's clock and cancellation."""
+
+LOOK = 0.5
+"""Seconds between two looks at its number of processes."""
+
+GRACE = 10.0
+"""Seconds that the daemon gets to end a container that was killed."""
+
+_SIGNALS = 64
+_EXEC_FAILURE = re.compile(
+    r"(?:exec (?P<path>\S+): (?P<new>no such file or directory|exec format error"
+    r"|permission denied))"
+    r"|(?:standard_init_linux\.go:\d+: exec user process caused:? \"?(?P<old>[^\"\n]+)\"?)"
+)
+"""runc's words on a container's standard error, new and old."""
+_START_FAILURE = re.compile(
+    r"(no such file or directory|exec format error|permission denied|not found"
+    r"|is a directory|not a directory)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is run.
+
+    Attributes:
+        image: The image's id.
+        cmd: Its command, and the smoke run's arguments.
+        env: Environment of the smoke run.
+        labels: Labels of the container.
+    """
+
+    image: str
+    cmd: tuple[str, ...]
+    env: Pairs
+    labels: Pairs
+
+
+def observe(daemon: Daemon, run: Run, smoke: Smoke, cancelled: threading.Event) -> Observation:
+    """Run a container within the limits and report what was seen.
+
+    Raises:
+        DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
+    """
+    with explained(f"running {run.cmd[0]}"), _container(daemon, run, smoke) as container:
+        return _Watch(daemon, container, smoke).observe(cancelled)
+
+
+@contextmanager
+def _container(daemon: Daemon, run: Run, smoke: Smoke) -> Iterator[Container]:
+    """Create a container, and remove it at the end."""
+    from docker.types import LogConfig  # noqa: PLC0415  # with the SDK
+
+    created = daemon.client.containers.create(
+        run.image,
+        command=list(run.cmd),
+        environment=dict(run.env),
+        labels=dict(run.labels),
+        stdin_open=smoke.stdin is not None,
+        network_mode="none",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        hostname="variant",
+        shm_size=SHM_SIZE,
+        tmpfs={"/tmp": f"rw,nosuid,nodev,size={TMP_SIZE},mode=1777"},  # noqa: S108
+        mem_limit=smoke.memory,
+        memswap_limit=smoke.memory,
+        pids_limit=2 * smoke.processes + 16,
+        ulimits=_ulimits(smoke),
+        log_config=LogConfig(type="none"),
+        detach=True,
+    )
+    try:
+        yield created
+    finally:
+        with suppress(Exception):
+            created.remove(force=True, v=True)
+
+
+def _ulimits(smoke: Smoke) -> list[Any]:
+    from docker.types import Ulimit  # noqa: PLC0415  # with the SDK
+
+    limits = {
+        "fsize": smoke.file_size,
+        "core": 0,
+        "nofile": OPEN_FILES,  # Podman needs this one and the next
+        "nproc": 2 * smoke.processes + 16,
+    }
+    return [Ulimit(name=name, soft=most, hard=most) for name, most in limits.items()]
+
+
+class _Watch:
+    """One container from its start to its end."""
+
+    def __init__(self, daemon: Daemon, container: Container, smoke: Smoke) -> None:
+        self._daemon = daemon
+        self._container = container
+        self._smoke = smoke
+        self._kept = {"stdout": bytearray(), "stderr": bytearray()}
+        self._truncated = self._timed_out = self._process_limit = False
+
+    def observe(self, cancelled: threading.Event) -> Observation:
+        output = self._container.attach(stdout=True, stderr=True, stream=True, demux=True)
+        reader = threading.Thread(target=self._read, args=(output,), daemon=True)
+        stdin = self._attach_stdin()
+        reader.start()
+        begin = time.monotonic()
+        if words := self._start():
+            return Observation(started=False, exec_error=words)
+        if stdin is not None:
+            threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
+        self._wait(reader, begin, cancelled)
+        reader.join(GRACE)
+        self._container.reload()
+        return self._seen(self._container.attrs["State"])
+
+    def _start(self) -> str:
+        """Start the container; returns the runtime's words when the program cannot be executed."""
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        try:
+            self._container.start()
+        except APIError as error:
+            words = " ".join(str(error.explanation or error).split())
+            if _START_FAILURE.search(words) and self._container_failed():
+                return words
+            raise
+        return ""
+
+    def _container_failed(self) -> bool:
+        """Tell a program that cannot be executed from a daemon that cannot start anything."""
+        self._container.reload()
+        return self._container.attrs["State"].get("ExitCode") in {126, 127}
+
+    def _attach_stdin(self) -> Any:
+        if self._smoke.stdin is None:
+            return None
+        return self._container.attach_socket(params={"stdin": 1, "stream": 1})
+
+    def _feed(self, stdin: Any) -> None:
+        raw = getattr(stdin, "_sock", stdin)
+        with suppress(OSError):
+            raw.sendall((self._smoke.stdin or "").encode())
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_WR)
+
+    def _read(self, output: Iterator[tuple[bytes | None, bytes | None]]) -> None:
+        """Keep what fits and throw the rest away, so that the program is never blocked."""
+        with suppress(Exception):  # the daemon's end is seen by the thread that waits
+            for parts in output:
+                for name, data in zip(self._kept, parts, strict=True):
+                    self._keep(self._kept[name], data or b"")
+
+    def _keep(self, kept: bytearray, data: bytes) -> None:
+        room = self._smoke.output - len(kept)
+        kept += data[:room]
+        self._truncated |= len(data) > room
+
+    def _wait(self, reader: threading.Thread, begin: float, cancelled: threading.Event) -> None:
+        """Wait for the container's end; bring it about when it breaks a limit."""
+        look = begin + LOOK
+        while True:
+            reader.join(TICK)
+            if not reader.is_alive() and self._ended():
+                return
+            now = time.monotonic()
+            if cancelled.is_set():
+                self._kill()
+                raise DaemonError("cancelled")
+            self._timed_out = now > begin + self._smoke.timeout
+            if now > look:
+                look = now + LOOK
+                self._process_limit = self._processes() > self._smoke.processes
+            if self._timed_out or self._process_limit:
+                self._kill()
+                return
+
+    def _ended(self) -> bool:
+        self._container.reload()
+        return not self._container.attrs["State"].get("Running")
+
+    def _kill(self) -> None:
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        with suppress(APIError):  # it ended by itself in this very moment
+            self._container.kill()
+        end = time.monotonic() + GRACE
+        while not self._ended() and time.monotonic() < end:
+            time.sleep(TICK)
+
+    def _processes(self) -> int:
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        try:
+            stats = self._daemon.client.api.stats(
+                str(self._container.id), stream=False, one_shot=True
+            )
+        except APIError:
+            return 0
+        return int((stats.get("pids_stats") or {}).get("current") or 0)
+
+    def _seen(self, state: dict[str, Any]) -> Observation:
+        stdout, stderr = (bytes(data).decode(errors="replace") for data in self._kept.values())
+        code: int | None = state.get("ExitCode")
+        failure = _EXEC_FAILURE.fullmatch(stderr.strip())
+        if code and failure and not stdout:
+            return Observation(started=False, exec_error=failure["new"] or failure["old"])
+        memory = bool(state.get("OOMKilled"))
+        stopped = memory or self._timed_out or self._process_limit
+        return Observation(
+            started=True,
+            exit_code=None if stopped else code,
+            signal=None if stopped else _signal(code),
+            stdout=stdout,
+            stderr=stderr,
+            truncated=self._truncated,
+            timed_out=self._timed_out,
+            out_of_memory=memory,
+            process_limit=self._process_limit,
+            seconds=_seconds(state),
+        )
+
+
+def _signal(code: int | None) -> int | None:
+    return code - SIGNALLED if code and SIGNALLED < code <= SIGNALLED + _SIGNALS else None
+
+
+def _seconds(state: dict[str, Any]) -> float:
+    """Return the wall time between start and end, by the daemon's clock."""
+    try:
+        begin, end = (_moment(state[name]) for name in ("StartedAt", "FinishedAt"))
+    except (KeyError, ValueError):
+        return 0.0
+    return max(0.0, (end - begin).total_seconds())
+
+
+def _moment(text: str) -> dt.datetime:
+    """Return a time of RFC 3339, cut to microseconds."""
+    return dt.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))

@@ -1,0 +1,430 @@
+"""The docker engine: plans as Dockerfiles, images as tags, smoke runs as containers."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import socket
+import stat
+import tarfile
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from nox_variants import dockerfile, names, rootfs
+from nox_variants.engines.builds import Builds
+from nox_variants.engines.docker import builders, containers
+from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.engines.docker.saved import layer_contents
+from nox_variants.errors import BuildFailed, ImageError
+from nox_variants.model import Digest, SourceKind
+from nox_variants.oci import image as oci
+from nox_variants.oci import layout
+from nox_variants.oci.layer import write_tree
+from nox_variants.results import Sizes, VariantImage
+from nox_variants.sources import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from docker.models.images import Image as DockerImage
+
+    from nox_variants.engines.builds import Log
+    from nox_variants.engines.docker.builders import Builder
+    from nox_variants.engines.docker.connection import Daemon
+    from nox_variants.model import Image, Pairs, Smoke
+    from nox_variants.plan import BuildStage, Plan
+    from nox_variants.results import (
+        Build,
+        EngineInfo,
+        Observation,
+        PreparedImage,
+        RootFacts,
+    )
+    from nox_variants.store import Store
+
+LABEL = "nox-variants."
+"""The beginning of every label of ours: what has none of them is not ours to touch."""
+
+STAGES = "nox-variants/build"
+"""The repository of compiled build stages."""
+
+STAND_INS = "nox-variants/stand-in"
+"""The repository of images out of packages."""
+
+_MOST_LINKS = 40
+_LARGEST_ARTIFACT = 4 << 30
+
+
+class Images(Protocol):
+    """Who gives images; see :class:`nox_variants.images.provider.Images`."""
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return an image whose root is in the store."""
+
+    def root(self, image: PreparedImage) -> Path:
+        """Return the folder that holds a prepared image's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Assembled:
+    """What a variant's image consists of, for questions about its root."""
+
+    base: PreparedImage
+    build: Build
+    plan: Plan
+
+
+class DockerEngine:
+    """Builds and runs plans with a Docker or Podman daemon.
+
+    Args:
+        daemon: The daemon.
+        builder: What builds Dockerfiles there.
+        store: Where artifacts and stand-ins are kept.
+        images: Gives stand-ins.
+        root: The folder of ``variants.yaml``: no source leads out of it.
+        use_cache: Whether images and builds of earlier runs are good.
+        epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
+        host: ``linux/amd64``: what is built and run.
+        revision: The commit of the sources, or empty.
+        cancelled: Ends everything when it is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        daemon: Daemon,
+        builder: Builder,
+        store: Store,
+        images: Images,
+        root: Path,
+        use_cache: bool,
+        epoch: int,
+        host: str,
+        revision: str,
+        cancelled: threading.Event,
+    ) -> None:
+        self._daemon = daemon
+        self._builder = builder
+        self._store = store
+        self._images = images
+        self._use_cache = use_cache
+        self._epoch = epoch
+        self._host = host
+        self._revision = revision
+        self._cancelled = cancelled
+        self._sources = Sources(store, root=root)
+        self._builds = Builds(
+            store=store,
+            engine=f"{daemon.info.name} {daemon.client.info()['ID']}",
+            epoch=epoch,
+            platform=host,
+            use_cache=use_cache,
+            cancelled=cancelled,
+        )
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._lock = threading.Lock()
+        self._loaded: set[str] = set()
+        self._assembled: dict[str, _Assembled] = {}
+
+    def probe(self) -> EngineInfo:
+        """Return the daemon's name and version, after removing what dead runs left in it."""
+        remove_left_behind(self._daemon)
+        return self._daemon.info
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Bring an image to the daemon: pulled there, or loaded as a stand-in."""
+        prepared = self._images.prepare(image)
+        if prepared.kind is SourceKind.APT:
+            self._load(prepared)
+        return prepared
+
+    def build(self, stage: BuildStage, image: PreparedImage) -> Build:
+        """Compile a stage with a build of its own, so that variants find it in the cache."""
+        source = self._sources.snapshot(stage.source)
+        key = self._builds.key(stage, image, source)
+        tag = f"{STAGES}:{key[:16]}"
+
+        def compile_(staging: Path, log: Log) -> list[tuple[str, Path]]:
+            text = dockerfile.render_stage(
+                stage,
+                self._base(image),
+                epoch=self._epoch,
+                buildkit=self._builder.buildkit,
+                kept=False,
+            )
+            job = builders.Job(
+                dockerfile=text,
+                context=source.root,
+                tag=tag,
+                labels=((f"{LABEL}stage", key),),
+                network=stage.network,
+                cache=self._use_cache,
+            )
+            self._builder.build(job, log.write, self._cancelled)
+            return self._artifacts(stage, tag, staging)
+
+        return self._builds.get(key, compile_, lambda _: self._find(tag) is not None)
+
+    def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
+        """Build the variant's Dockerfile; its build stage is in the cache."""
+        tag = f"{plan.variant.program}:{names.image_tag(plan.variant)}"
+        self._check_owner(tag)
+        source = self._sources.snapshot(plan.build.source)
+        job = builders.Job(
+            dockerfile=self._dockerfile(plan, base),
+            context=source.root,
+            tag=tag,
+            labels=self._labels(plan),
+            network=plan.build.network,
+        )
+        lines: list[bytes] = []
+        try:
+            self._builder.build(job, lines.append, self._cancelled)
+        except BuildFailed as error:  # what failed is not the program: it was compiled before
+            raise DaemonError(f"{tag}: the image was not made: {error.message}") from error
+        return self._image(plan, base, build, tag)
+
+    def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
+        """Run the image's command in a container."""
+        run = containers.Run(
+            image=image.config_digest,
+            cmd=(*image.cmd, *smoke.args),
+            env=smoke.env,
+            labels=((f"{LABEL}owner", self._owner), (f"{LABEL}variant", image.tag)),
+        )
+        return containers.observe(self._daemon, run, smoke, self._cancelled)
+
+    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
+        """Read the root of the image's base: what a variant adds is its program."""
+        made = self._assembled[image.config_digest]
+        return rootfs.read((self._images.root(made.base),), paths)
+
+    def cancel(self) -> None:
+        """End every build and container, and let nothing new start."""
+        self._cancelled.set()
+
+    # --- images --------------------------------------------------------------------------------
+
+    def _base(self, image: PreparedImage) -> dockerfile.Base:
+        if image.kind is SourceKind.SCRATCH:
+            return dockerfile.Base(name=image.name, reference="scratch", env=image.env)
+        return dockerfile.Base(
+            name=image.name, reference=_reference(image), stand_in=image.stand_in
+        )
+
+    def _load(self, image: PreparedImage) -> None:
+        """Load a stand-in, once, unless the daemon has it."""
+        tag = _reference(image)
+        with self._lock:
+            if tag in self._loaded:
+                return
+        with self._store.lock(f"load-{tag}", cancelled=self._cancelled):
+            if self._find(tag) is None:
+                self._send(image, tag)
+        with self._lock:
+            self._loaded.add(tag)
+
+    def _send(self, image: PreparedImage, tag: str) -> None:
+        config = oci.config(
+            image.layers,
+            cmd=(),
+            env=image.env,
+            workdir="/",
+            created=0,
+            platform=self._host,
+            labels=((f"{LABEL}stand-in", image.name), (f"{LABEL}digest", image.digest)),
+        )
+        root = self._images.root(image)
+        blobs = [
+            layout.LayerBlob(diff_id=diff_id, size=size, write=_writer(root))
+            for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
+        ]
+        sizes = tuple(zip(image.layers, image.layer_sizes, strict=True))
+        with tempfile.TemporaryDirectory(prefix="nox-variants-") as folder:
+            file = Path(folder, "image.tar")
+            layout.write_archive(
+                file,
+                tag=tag,
+                config=config,
+                manifest=oci.manifest(config, sizes),
+                layers=blobs,
+                docker=True,
+            )
+            with explained(f"loading {image.name}", ImageError), file.open("rb") as opened:
+                self._daemon.client.images.load(opened)
+
+    def _find(self, tag: str) -> DockerImage | None:
+        from docker.errors import ImageNotFound  # noqa: PLC0415  # with the SDK
+
+        with explained(f"looking for {tag}"):
+            try:
+                return self._daemon.client.images.get(tag)
+            except ImageNotFound:
+                return None
+
+    def _check_owner(self, tag: str) -> None:
+        """Refuse to take a tag from an image that is not ours."""
+        found = self._find(tag)
+        if found is not None and not any(name.startswith(LABEL) for name in found.labels):
+            raise DaemonError(
+                f"{tag}: another image has this tag, which nox-variants did not make",
+                hint=f"Rename it (docker tag), or remove it: docker rmi {tag}",
+            )
+
+    # --- builds --------------------------------------------------------------------------------
+
+    def _artifacts(self, stage: BuildStage, tag: str, staging: Path) -> list[tuple[str, Path]]:
+        found = []
+        with self._stopped(tag) as container:
+            for number, path in enumerate(stage.artifacts):
+                file = staging / "work" / str(number)
+                file.parent.mkdir(exist_ok=True)
+                self._copy_out(container, path, file)
+                found.append((path, file))
+        return found
+
+    @contextmanager
+    def _stopped(self, tag: str) -> Iterator[Any]:
+        """Create a container that is never started: its files can be read."""
+        with explained(f"reading {tag}"):
+            created = self._daemon.client.containers.create(
+                tag, command=["-"], labels={f"{LABEL}owner": self._owner}
+            )
+            try:
+                yield created
+            finally:
+                with suppress(Exception):
+                    created.remove(force=True, v=True)
+
+    def _copy_out(self, container: Any, path: str, file: Path) -> None:
+        """Copy a regular file out of a container; links are followed inside it."""
+        from docker.errors import NotFound  # noqa: PLC0415  # with the SDK
+
+        way = path
+        for _ in range(_MOST_LINKS):
+            try:
+                stream, _ = container.get_archive(way)
+            except NotFound:
+                break
+            with tempfile.TemporaryFile() as archive:
+                _spool(stream, archive)
+                with tarfile.open(fileobj=archive) as tar:
+                    member = tar.next()
+                    if member is not None and member.issym():
+                        way = posixpath.normpath(
+                            posixpath.join(posixpath.dirname(way), member.linkname)
+                        )
+                        continue
+                    if member is None or not member.isreg():
+                        break
+                    _write(tar, member, file)
+                    return
+        raise BuildFailed(f"the build made no file {path}")
+
+    # --- variants ------------------------------------------------------------------------------
+
+    def _dockerfile(self, plan: Plan, base: PreparedImage) -> str:
+        build = self._images.prepare(plan.build.image)
+        return dockerfile.render(
+            plan,
+            self._base(build),
+            self._base(base),
+            epoch=self._epoch,
+            buildkit=self._builder.buildkit,
+        )
+
+    def _labels(self, plan: Plan) -> Pairs:
+        labels = [
+            (f"{LABEL}variant", str(plan.variant.id)),
+            ("org.opencontainers.image.title", plan.variant.program),
+        ]
+        if self._revision:
+            labels.append(("org.opencontainers.image.revision", self._revision))
+        return tuple(labels)
+
+    def _image(self, plan: Plan, base: PreparedImage, build: Build, tag: str) -> VariantImage:
+        found = self._find(tag)
+        if found is None:
+            raise DaemonError(f"{tag}: the image is gone from the daemon")
+        config = found.attrs["Config"]
+        layers = tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ()))
+        above = self._above(plan, base, build, found)
+        image = VariantImage(
+            config_digest=Digest(str(found.id)),
+            tag=tag,
+            path="",
+            layers=layers,
+            sizes=Sizes(
+                binary=build.artifacts[0].size, content=base.content + above, above_base=above
+            ),
+            cmd=plan.run.cmd,
+            env=_pairs(config.get("Env")),
+            workdir=config.get("WorkingDir") or "/",
+        )
+        with self._lock:
+            self._assembled[image.config_digest] = _Assembled(base, build, plan)
+        return image
+
+    def _above(self, plan: Plan, base: PreparedImage, build: Build, image: DockerImage) -> int:
+        """Return the bytes of regular files in the layers above the base's."""
+        if not plan.run.single_stage:
+            sizes = {artifact.path: artifact.size for artifact in build.artifacts}
+            return sum(sizes[each.source] for each in plan.run.files)
+        with explained(f"reading {image.id}"):
+            return sum(layer_contents(image.save(chunk_size=1 << 20))[len(base.layers) :])
+
+
+def _reference(image: PreparedImage) -> str:
+    """Return what FROM names: a stand-in's tag is its content."""
+    if image.stand_in:
+        return f"{STAND_INS}:{image.digest.partition(':')[2][:32]}"
+    return image.reference
+
+
+def _pairs(env: Sequence[str] | None) -> Pairs:
+    parts = (each.partition("=") for each in env or ())
+    return tuple((name, value) for name, _, value in parts)
+
+
+def _writer(root: Path) -> Any:
+    return lambda out: write_tree(root, out, mtime=0)
+
+
+def _spool(stream: Iterator[bytes], file: IO[bytes]) -> None:
+    size = 0
+    for chunk in stream:
+        size += len(chunk)
+        if size > _LARGEST_ARTIFACT:
+            raise BuildFailed(f"an artifact is larger than {_LARGEST_ARTIFACT >> 30} GiB")
+        file.write(chunk)
+    file.seek(0)
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> None:
+    source = tar.extractfile(member)
+    if source is None:
+        raise AssertionError(member)
+    with file.open("wb") as target:
+        while data := source.read(1 << 20):
+            target.write(data)
+    file.chmod((member.mode & 0o777) | stat.S_IRUSR)
+
+
+def remove_left_behind(daemon: Daemon) -> int:
+    """Remove containers of runs on this machine that have died; returns how many."""
+    here, count = socket.gethostname(), 0
+    with explained("looking for containers that were left"):
+        for container in daemon.client.containers.list(
+            all=True, filters={"label": f"{LABEL}owner"}, ignore_removed=True
+        ):
+            host, _, pid = container.labels.get(f"{LABEL}owner", "").rpartition(":")
+            if host == here and pid.isdecimal() and not Path("/proc", pid).exists():
+                with suppress(Exception):
+                    container.remove(force=True, v=True)
+                    count += 1
+    return count

@@ -1,0 +1,78 @@
+"""What `docker save` writes, read as a stream: how much content each layer holds."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import IO, TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_LARGEST_MANIFEST = 4 << 20
+
+
+def layer_contents(chunks: Iterable[bytes]) -> tuple[int, ...]:
+    """Return the bytes of regular files in each layer, base first; hard links count once.
+
+    Args:
+        chunks: The archive, as it comes.
+
+    Raises:
+        ValueError: It is no archive of one image.
+        tarfile.TarError: It is no archive at all.
+    """
+    contents: dict[str, int] = {}
+    links: dict[str, str] = {}
+    layers: list[str] | None = None
+    stream = cast("IO[bytes]", _Stream(iter(chunks)))
+    with tarfile.open(fileobj=stream, mode="r|") as outer:
+        for member in outer:
+            if member.issym() or member.islnk():
+                links[member.name] = member.linkname
+                continue
+            file = outer.extractfile(member) if member.isreg() else None
+            if file is None:
+                continue
+            if member.name == "manifest.json":
+                (image,) = json.loads(file.read(_LARGEST_MANIFEST))
+                layers = image["Layers"]
+            elif not member.name.endswith(".json"):
+                contents[member.name] = _content(file)
+    if layers is None:
+        raise ValueError("the archive has no manifest.json")
+    return tuple(contents[_target(name, links)] for name in layers)
+
+
+def _target(name: str, links: dict[str, str]) -> str:
+    """Return where a layer's tar is: Docker 20.10 links to a layer that is there twice."""
+    if name not in links:
+        return name
+    return links[name].removeprefix("../")
+
+
+def _content(file: IO[bytes]) -> int:
+    """Return the bytes of regular files of a layer's tar; 0 for what is no tar."""
+    try:
+        with tarfile.open(fileobj=file, mode="r|*") as layer:
+            return sum(member.size for member in layer if member.isreg())
+    except tarfile.TarError:
+        return 0
+
+
+class _Stream:
+    """An iterator of chunks as a file that is read from its beginning to its end."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        parts, have = [self._rest], len(self._rest)
+        while have < size and (chunk := next(self._chunks, b"")):
+            parts.append(chunk)
+            have += len(chunk)
+        data = b"".join(parts)
+        self._rest = data[size:]
+        return data[:size]

@@ -1,0 +1,59 @@
+"""Which engine runs: the one that is asked for, else Docker or Podman when one answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nox_variants.engines.docker import connection
+from nox_variants.errors import EngineUnavailable
+from nox_variants.results import EngineName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nox_variants.engines.docker.connection import Daemon
+
+AUTO = "auto"
+
+NAMES = (
+    AUTO,
+    *(name.value for name in (EngineName.DOCKER, EngineName.PODMAN, EngineName.EMBEDDED)),
+)
+"""What `--engine` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine and why it was chosen; without a daemon it is the embedded one."""
+
+    daemon: Daemon | None
+    why: str
+
+
+def choose(name: str, environ: Mapping[str, str]) -> Choice:
+    """Return the engine to use.
+
+    Args:
+        name: ``auto``, or an engine's name.
+        environ: The environment.
+
+    Raises:
+        EngineUnavailable: The engine that was asked for does not answer.
+    """
+    if name == EngineName.EMBEDDED:
+        return Choice(None, "as asked for")
+    if name != AUTO:
+        daemon = connection.connect(name, environ)
+        return Choice(daemon, f"as asked for, at {daemon.why}")
+    reasons = []
+    for each in (EngineName.DOCKER, EngineName.PODMAN):
+        try:
+            daemon = connection.connect(each, environ, thorough=False)
+        except EngineUnavailable as error:
+            reasons.append(error.message)
+            continue
+        return Choice(daemon, f"it answers at {daemon.why}")
+    # A daemon that somebody named and that does not answer is worth a word; none at all is not.
+    named = "DOCKER_HOST" in environ or "CONTAINER_HOST" in environ
+    return Choice(None, "; ".join(reasons) if named else "neither Docker nor Podman answers")
