@@ -20,6 +20,7 @@ from nox_variants import runner
 from nox_variants.display import display, print_report
 from nox_variants.errors import UsageError
 from nox_variants.history import History
+from nox_variants.options import cores
 from nox_variants.plan import make_plans
 from nox_variants.record import SCHEMA, Record, to_json
 from nox_variants.reports import table
@@ -81,7 +82,7 @@ def run(
                 engine,
                 _context(settings, info),
                 _Recorder(shown, history),
-                jobs=options.jobs,
+                jobs=options.jobs or cores() * (1 if info.name is EngineName.EMBEDDED else 2),
                 fail_fast=options.fail_fast,
                 strict=options.strict,
             )

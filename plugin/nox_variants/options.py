@@ -26,7 +26,7 @@ class Options:
     Attributes:
         engine: ``auto`` or an engine's name.
         images: ``auto``, or the one source that images may come from.
-        jobs: How many tasks run at once.
+        jobs: How many tasks run at once; None leaves it to the engine.
         only: Globs on ids: run these.
         skip: Globs on ids: leave these out.
         json: Where the records go as JSON, or None.
@@ -37,7 +37,7 @@ class Options:
 
     engine: str = "auto"
     images: str = "auto"
-    jobs: int = 1
+    jobs: int | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     json: Path | None = None
@@ -116,7 +116,7 @@ def _parser(prog: str, environ: Mapping[str, str]) -> _Parser:
         type=_jobs,
         default=_default_jobs(environ),
         metavar="N",
-        help="how many tasks run at once (NOX_VARIANTS_JOBS; default: the cores, %(default)s)",
+        help="how many tasks run at once (NOX_VARIANTS_JOBS; default: cores, twice with a daemon)",
     )
     add("--json", type=Path, metavar="FILE", help="write the records there as JSON")
     add("--no-cache", action="store_true", help="prepare images and compile anew")
@@ -131,18 +131,21 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def _default_jobs(environ: Mapping[str, str]) -> int:
+def _default_jobs(environ: Mapping[str, str]) -> int | None:
     text = environ.get("NOX_VARIANTS_JOBS")
     if not text:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        return None
     try:
         return _jobs(text)
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"NOX_VARIANTS_JOBS: {error}") from error
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _variable(environ: Mapping[str, str], name: str, default: str, choices: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-Kind = Literal["images", "refs", "sources", "builds", "layers"]
+Kind = Literal["images", "refs", "sources", "builds", "layers", "facts"]
 
 _VERSION_FILE = "format"
 _DISCARDED = "discarded"

@@ -75,19 +75,20 @@ def write_project(folder: Path, programs: int) -> None:
     (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
 
 
-class Embedded:
-    """`nox -s matrix` on the embedded engine, as a whole process."""
+class Ours:
+    """`nox -s matrix` as a whole process, on the embedded engine unless told otherwise."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, **environ: str) -> None:
         self.folder = folder
         self.home = home
+        self._environ = {"NOX_VARIANTS_ENGINE": "embedded", **environ}
 
     def run(self, *arguments: str) -> str:
         """Run Nox; fail loudly, for a ratio against a failed run means nothing."""
         environ = {
             **os.environ,
             "NOX_VARIANTS_HOME": str(self.home),
-            "NOX_VARIANTS_ENGINE": "embedded",
+            **self._environ,
         }
         done = subprocess.run(
             [sys.executable, "-m", "nox", *arguments],
@@ -155,11 +156,11 @@ def compare_with_docker(work: Path, home: Path) -> None:
             return
         for programs, promised in ((1, ("at least 8", "at least 12")), (8, ("at least 15", "-"))):
             count = programs * 16
-            ours = Embedded(work / f"project{count}", home)
+            ours = Ours(work / f"project{count}", home)
             ours.folder.mkdir()
             write_project(ours.folder, programs)
             ours.matrix()
-            docker.load_roots(home, RUN_IMAGES)
+            docker.load_roots(home, ours.folder / "variants.yaml", RUN_IMAGES)
             names = [f"prog{number}" for number in range(programs)]
             loop = functools.partial(docker.build_and_run, ours.folder, names, RUN_IMAGES)
             cold, docker_cold = medians(
@@ -170,13 +171,42 @@ def compare_with_docker(work: Path, home: Path) -> None:
             report(f"{count} variants, warm", warm, docker_warm, promised=promised[1])
 
 
+def compare_engine(work: Path, home: Path) -> None:
+    """16 variants on the docker engine, against docker and against docker-compose."""
+    with DockerSide.start(work / "docker-engine") as docker:
+        if docker is None:
+            print("docker engine: no dockerd here, or not root: not measured", flush=True)
+            return
+        ours = Ours(work / "engine", home, NOX_VARIANTS_ENGINE="docker", DOCKER_HOST=docker.host)
+        ours.folder.mkdir()
+        write_project(ours.folder, 1)
+        ours.matrix()
+        docker.load_roots(home, ours.folder / "variants.yaml", RUN_IMAGES)
+        one_by_one = functools.partial(docker.build_and_run, ours.folder, ["prog0"], RUN_IMAGES)
+        compose = functools.partial(
+            docker.compose, docker.write_compose(ours.folder, ["prog0"], RUN_IMAGES)
+        )
+
+        def forget() -> None:
+            ours.forget_builds()
+            docker.forget_builds()
+
+        for name, before in (("cold", forget), ("warm", nothing)):
+            mine, docker_time, compose_time = medians(
+                (ours.matrix, before), (one_by_one, before), (compose, before)
+            )
+            what = f"docker engine, 16 variants, {name}"
+            report(what, mine, docker_time, promised="at least 1.6, docker one by one")
+            report(what, mine, compose_time, promised="never slower, docker-compose")
+
+
 def compare_listing(work: Path, home: Path) -> None:
     """`nox -l` of 1,000 variants against a bare noxfile with 1,000 parametrised sessions."""
-    ours = Embedded(work / "listing", home)
+    ours = Ours(work / "listing", home)
     ours.folder.mkdir()
     write_many(ours.folder, 1000)
     # What one would write by hand for the same listing: the same ids, tags and descriptions.
-    bare = Embedded(work / "bare", home)
+    bare = Ours(work / "bare", home)
     bare.folder.mkdir()
     (bare.folder / "noxfile.py").write_text(BARE, encoding="utf-8")
     listed = ours.run("-l", "-t", "variant").count("* hello")
@@ -215,7 +245,7 @@ def write_many(folder: Path, count: int) -> None:
 
 def measure_scale(work: Path, home: Path) -> None:
     """1,000 variants over 4 build stages: wall time per variant beyond the builds, and memory."""
-    ours = Embedded(work / "scale", home)
+    ours = Ours(work / "scale", home)
     ours.folder.mkdir()
     write_many(ours.folder, 1000)
     ours.matrix()
@@ -234,7 +264,12 @@ def measure_scale(work: Path, home: Path) -> None:
 
 def main() -> None:
     """Measure what is asked for, or all."""
-    parts = {"docker": compare_with_docker, "listing": compare_listing, "scale": measure_scale}
+    parts = {
+        "docker": compare_with_docker,
+        "engine": compare_engine,
+        "listing": compare_listing,
+        "scale": measure_scale,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure")
     parser.add_argument("--home", type=Path, help="a store whose images may be used")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -39,7 +40,14 @@ class DockerSide:
     """Builds and runs every variant by hand, as a shell loop does."""
 
     def __init__(self, socket: Path) -> None:
-        self._environ = {**os.environ, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
+        self.host = f"unix://{socket}"
+        self._environ = {
+            **os.environ,
+            "DOCKER_HOST": self.host,
+            "DOCKER_BUILDKIT": "1",
+            "COMPOSE_DOCKER_CLI_BUILD": "1",
+            "PATH": f"/usr/bin:{os.environ.get('PATH', '')}",  # the client below, for compose
+        }
         # Debian's own client: it drives BuildKit without the buildx plugin.
         self._client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
         self._loaded: set[str] = set()
@@ -55,15 +63,16 @@ class DockerSide:
         folder.mkdir(parents=True)
         socket = folder / "docker.sock"
         with (folder / "dockerd.log").open("wb") as log:
+            # In a network namespace of its own: its bridge meets no other daemon's.
             process = subprocess.Popen(
                 [
-                    daemon,
+                    *("unshare", "--net", daemon),
                     f"--host=unix://{socket}",
                     f"--data-root={folder / 'data'}",
                     f"--exec-root={folder / 'exec'}",
                     f"--pidfile={folder / 'docker.pid'}",
-                    "--bridge=none",
                     "--iptables=false",
+                    "--ip6tables=false",
                 ],
                 stdout=log,
                 stderr=log,
@@ -95,7 +104,7 @@ class DockerSide:
             sys.exit(f"docker {' '.join(arguments)}: {done.stderr.decode()}")
         return bool(done.returncode == 0)
 
-    def load_roots(self, home: Path, names: Sequence[str]) -> None:
+    def load_roots(self, home: Path, file: Path, names: Sequence[str]) -> None:
         """Bring the very roots of the store into Docker."""
         import threading  # noqa: PLC0415
 
@@ -108,7 +117,7 @@ class DockerSide:
             progress=lambda _: None,
             cancelled=threading.Event(),
         )
-        settings = load(home.parent / "project16" / "variants.yaml")
+        settings = load(file)
         by_name = {image.name: image for image in settings.images}
         for name in {*names, "gcc", "alpine-gcc"} - self._loaded - {"scratch"}:
             root = images.root(images.prepare(by_name[name]))
@@ -135,8 +144,52 @@ class DockerSide:
                     )
                     self._docker("run", "--rm", "--network=none", tag, check=False)
 
+    def write_compose(self, folder: Path, programs: Sequence[str], runs: Sequence[str]) -> Path:
+        """Write what docker-compose takes: a service and a Dockerfile per variant."""
+        work = folder / "compose"
+        services = {}
+        for program in programs:
+            shutil.copytree(folder / program, work / program)
+            for link, (build, command) in COMMANDS.items():
+                for run in runs:
+                    name = f"{program}-{link}-{run.replace(':', '_')}"
+                    text = DOCKERFILE.format(build=_tag(build), run=_tag(run), command=command)
+                    (work / program / f"Dockerfile.{name}").write_text(text, encoding="utf-8")
+                    services[name] = {
+                        "build": {"context": program, "dockerfile": f"Dockerfile.{name}"},
+                        "network_mode": "none",
+                    }
+        file = work / "docker-compose.yml"
+        values = {"version": "3.4", "services": services}
+        file.write_text(json.dumps(values), encoding="utf-8")
+        return file
+
+    def compose(self, file: Path) -> None:
+        """Build all and run all, as docker-compose does it."""
+        for words in (("build", "--parallel"), ("up",), ("down",)):
+            done = subprocess.run(
+                ["docker-compose", "--file", file, *words],
+                env=self._environ,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                sys.exit(f"docker-compose {words[0]}: {done.stderr}")
+
     def forget_builds(self) -> None:
-        """Empty the build cache; the loaded roots stay."""
+        """Empty the build cache and remove what was built; the loaded roots stay."""
+        done = subprocess.run(
+            [self._client, "images", "--format", "{{.Repository}}:{{.Tag}}"],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        kept = ("bench/", "nox-variants/stand-in")
+        made = [line for line in done.stdout.split() if not line.startswith(kept)]
+        if made:
+            self._docker("rmi", "--force", *made, check=False)
         self._docker("builder", "prune", "--all", "--force")
 
 

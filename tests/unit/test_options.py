@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 
 from nox_variants.errors import UsageError
-from nox_variants.options import Options, parse
+from nox_variants.options import Options, cores, parse
 
 PROG = "nox -s matrix --"
 
 
 def test_defaults_use_every_core() -> None:
-    """Without arguments everything is automatic, and jobs are the cores this process may use."""
+    """Without arguments everything is automatic."""
     options = parse([], {}, prog=PROG)
 
     assert isinstance(options, Options)
-    assert options.jobs >= 1
-    assert options == Options(jobs=options.jobs)
+    assert options == Options()
+    assert options.jobs is None
+    assert cores() >= 1
 
 
 def test_all_options() -> None:
@@ -102,7 +103,7 @@ def test_wrong_arguments_are_explained(arguments: list[str], message: str) -> No
         (
             "ENGINE",
             "qemu",
-            "NOX_VARIANTS_ENGINE: unknown value 'qemu'. Choose from auto, embedded.",
+            "NOX_VARIANTS_ENGINE: unknown value 'qemu'. Choose from auto, embedded, docker, podman.",
         ),
         ("JOBS", "-1", "NOX_VARIANTS_JOBS: '-1' is not a number of jobs from 1 to 1024"),
     ],

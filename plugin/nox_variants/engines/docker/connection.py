@@ -56,6 +56,7 @@ class Daemon:
     Attributes:
         client: The SDK's client.
         info: Docker or Podman, its version, and what it cannot do here.
+        id: The daemon's own name for itself.
         why: Where its address comes from.
         environ: What makes a docker client on the command line use it, too.
         remote: Whether it may run on another machine.
@@ -63,6 +64,7 @@ class Daemon:
 
     client: DockerClient
     info: EngineInfo
+    id: str
     why: str
     environ: tuple[tuple[str, str], ...]
     remote: bool
@@ -221,6 +223,7 @@ def _daemon(  # noqa: PLR0917
         info=EngineInfo(
             name=found, version=str((podman or version)["Version"]), notes=_notes(info)
         ),
+        id=str(info.get("ID") or info.get("Name") or url),
         why=address.why,
         environ=environ,
         remote=not url.startswith(_UNIX),

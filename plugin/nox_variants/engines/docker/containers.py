@@ -7,7 +7,8 @@ import re
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,22 +64,45 @@ class Run:
     labels: Pairs
 
 
-def observe(daemon: Daemon, run: Run, smoke: Smoke, cancelled: threading.Event) -> Observation:
+class Reaper:
+    """Removes containers in the background: it takes the daemon as long as running them."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="nox-variants-remove")
+
+    def remove(self, container: Container) -> None:
+        """Remove a container, soon; what is left for any reason is removed by a later run."""
+        try:
+            self._pool.submit(_remove, container)
+        except RuntimeError:  # the interpreter is on its way out
+            _remove(container)
+
+
+def _remove(container: Container) -> None:
+    with suppress(Exception):
+        container.remove(force=True, v=True)
+
+
+def observe(
+    daemon: Daemon, run: Run, smoke: Smoke, reaper: Reaper, cancelled: threading.Event
+) -> Observation:
     """Run a container within the limits and report what was seen.
 
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
-    with explained(f"running {run.cmd[0]}"), _container(daemon, run, smoke) as container:
-        return _Watch(daemon, container, smoke).observe(cancelled)
+    with explained(f"running {run.cmd[0]}"):
+        container = _create(daemon, run, smoke)
+        try:
+            return _Watch(daemon, container, smoke).observe(cancelled)
+        finally:
+            reaper.remove(container)
 
 
-@contextmanager
-def _container(daemon: Daemon, run: Run, smoke: Smoke) -> Iterator[Container]:
-    """Create a container, and remove it at the end."""
+def _create(daemon: Daemon, run: Run, smoke: Smoke) -> Container:
     from docker.types import LogConfig  # noqa: PLC0415  # with the SDK
 
-    created = daemon.client.containers.create(
+    return daemon.client.containers.create(
         run.image,
         command=list(run.cmd),
         environment=dict(run.env),
@@ -98,11 +122,6 @@ def _container(daemon: Daemon, run: Run, smoke: Smoke) -> Iterator[Container]:
         log_config=LogConfig(type="none"),
         detach=True,
     )
-    try:
-        yield created
-    finally:
-        with suppress(Exception):
-            created.remove(force=True, v=True)
 
 
 def _ulimits(smoke: Smoke) -> list[Any]:

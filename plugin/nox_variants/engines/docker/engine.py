@@ -19,10 +19,11 @@ from nox_variants.engines.builds import Builds
 from nox_variants.engines.docker import builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.saved import layer_contents
-from nox_variants.errors import BuildFailed, ImageError
+from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
+from nox_variants.oci.digest import hex_of
 from nox_variants.oci.layer import write_tree
 from nox_variants.results import Sizes, VariantImage
 from nox_variants.sources import Sources
@@ -120,13 +121,14 @@ class DockerEngine:
         self._sources = Sources(store, root=root)
         self._builds = Builds(
             store=store,
-            engine=f"{daemon.info.name} {daemon.client.info()['ID']}",
+            engine=f"{daemon.info.name} {daemon.id}",
             epoch=epoch,
             platform=host,
             use_cache=use_cache,
             cancelled=cancelled,
         )
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._loaded: set[str] = set()
         self._assembled: dict[str, _Assembled] = {}
@@ -197,7 +199,7 @@ class DockerEngine:
             env=smoke.env,
             labels=((f"{LABEL}owner", self._owner), (f"{LABEL}variant", image.tag)),
         )
-        return containers.observe(self._daemon, run, smoke, self._cancelled)
+        return containers.observe(self._daemon, run, smoke, self._reaper, self._cancelled)
 
     def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
         """Read the root of the image's base: what a variant adds is its program."""
@@ -298,8 +300,7 @@ class DockerEngine:
             try:
                 yield created
             finally:
-                with suppress(Exception):
-                    created.remove(force=True, v=True)
+                self._reaper.remove(created)
 
     def _copy_out(self, container: Any, path: str, file: Path) -> None:
         """Copy a regular file out of a container; links are followed inside it."""
@@ -375,8 +376,20 @@ class DockerEngine:
         if not plan.run.single_stage:
             sizes = {artifact.path: artifact.size for artifact in build.artifacts}
             return sum(sizes[each.source] for each in plan.run.files)
+        return sum(self._contents(image)[len(base.layers) :])
+
+    def _contents(self, image: DockerImage) -> tuple[int, ...]:
+        """Return each layer's content; all of the image is read for that, once."""
+        key = hex_of(str(image.id))
+        folder = self._store.find("facts", key)
+        if folder is not None:
+            with suppress(StoreError, LookupError):
+                return tuple(self._store.read_json(folder / "layers.json")["contents"])
         with explained(f"reading {image.id}"):
-            return sum(layer_contents(image.save(chunk_size=1 << 20))[len(base.layers) :])
+            contents = layer_contents(image.save(chunk_size=1 << 20))
+        with self._store.publish("facts", key, replace=True) as staging:
+            self._store.write_json(staging / "layers.json", {"contents": contents})
+        return contents
 
 
 def _reference(image: PreparedImage) -> str:
