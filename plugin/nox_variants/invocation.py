@@ -29,6 +29,7 @@ from nox_variants.results import EngineName
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from nox_variants.engines.docker.pulling import Puller
     from nox_variants.engines.embedded import EmbeddedEngine
     from nox_variants.engines.protocol import Engine
     from nox_variants.images.provider import Images
@@ -128,9 +129,19 @@ def choose_engine(
         return open_engine(settings, options, environ=environ, progress=progress), choice.why
     from nox_variants.engines.docker import builders  # noqa: PLC0415  # one engine is loaded
     from nox_variants.engines.docker.engine import DockerEngine  # noqa: PLC0415
+    from nox_variants.engines.docker.pulling import Puller  # noqa: PLC0415
 
-    store, images, cancelled = _images(options, environ=environ, progress=progress)
+    store, cancelled = _store(environ), threading.Event()
     builder = builders.choose(choice.daemon, environ)
+    puller = Puller(
+        daemon=choice.daemon,
+        builder=builder,
+        store=store,
+        refresh=not options.use_cache,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    images = _images(store, options, progress=progress, cancelled=cancelled, pull=puller)
     engine = DockerEngine(
         daemon=choice.daemon,
         builder=builder,
@@ -156,7 +167,8 @@ def open_engine(
     """Return the embedded engine; nothing is started yet."""
     from nox_variants.engines.embedded import EmbeddedEngine  # noqa: PLC0415  # one engine is loaded
 
-    store, images, cancelled = _images(options, environ=environ, progress=progress)
+    store, cancelled = _store(environ), threading.Event()
+    images = _images(store, options, progress=progress, cancelled=cancelled)
     return EmbeddedEngine(
         store=store,
         images=images,
@@ -169,21 +181,30 @@ def open_engine(
     )
 
 
-def _images(
-    options: Options, *, environ: Mapping[str, str], progress: Callable[[str], None]
-) -> tuple[Store, Images, threading.Event]:
-    from nox_variants.images.provider import Images  # noqa: PLC0415  # what a run needs
-    from nox_variants.store import Store, default_home  # noqa: PLC0415
+def _store(environ: Mapping[str, str]) -> Store:
+    from nox_variants.store import Store, default_home  # noqa: PLC0415  # what a run needs
 
-    store, cancelled = Store(default_home(environ)), threading.Event()
-    images = Images(
+    return Store(default_home(environ))
+
+
+def _images(
+    store: Store,
+    options: Options,
+    *,
+    progress: Callable[[str], None],
+    cancelled: threading.Event,
+    pull: Puller | None = None,
+) -> Images:
+    from nox_variants.images.provider import Images  # noqa: PLC0415  # what a run needs
+
+    return Images(
         store,
         policy=options.images,
         refresh=not options.use_cache,
         progress=progress,
         cancelled=cancelled,
+        pull=pull,
     )
-    return store, images, cancelled
 
 
 def project_folder(settings: Settings) -> Path:

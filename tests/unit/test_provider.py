@@ -112,7 +112,7 @@ def test_reason_of_every_source(store: Store) -> None:
     """An image that cannot be had says so for each source, in order, with what to do."""
     assert unavailable(store, REGISTRY, APT, ARCHIVE) == (
         "image alpine cannot be had here:"
-        " registry: registry images are not fetched by this version;"
+        " registry: this engine does not fetch registry images in this version;"
         f" apt: {NO_APT};"
         " archive: archives are not read by this version."
         " Use Debian or Ubuntu, or an image with another source."
@@ -122,7 +122,11 @@ def test_reason_of_every_source(store: Store) -> None:
 @pytest.mark.parametrize(
     ("policy", "registry", "apt"),
     [
-        ("registry", "registry images are not fetched by this version", "not asked for (--images"),
+        (
+            "registry",
+            "this engine does not fetch registry images in this version",
+            "not asked for (--images",
+        ),
         ("apt", "not asked for (--images apt)", NO_APT),
         ("archive", "not asked for (--images archive)", "not asked for (--images archive)"),
     ],

@@ -33,7 +33,7 @@ EPOCH = 0
 """The time that every file of a stand-in has, in seconds since 1970: same packages, same digest."""
 
 _NOT_YET = {
-    SourceKind.REGISTRY: "registry images are not fetched by this version",
+    SourceKind.REGISTRY: "this engine does not fetch registry images in this version",
     SourceKind.ARCHIVE: "archives are not read by this version",
 }
 _CHOWN = re.compile(
@@ -53,6 +53,7 @@ class Images:
         refresh: Whether images of earlier runs are made anew.
         progress: Told what takes long.
         cancelled: Ends every child.
+        pull: Gets an image from its registry; None where nothing here can.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Images:
         refresh: bool,
         progress: Callable[[str], None],
         cancelled: threading.Event,
+        pull: Callable[[Image, ImageSource], PreparedImage] | None = None,
     ) -> None:
         self._store = store
         self._policy = policy
         self._refresh = refresh
         self._progress = progress
         self._cancelled = cancelled
+        self._pull = pull
         self._made: set[str] = set()
         self._apt = Apt(
             store, progress=progress, cancelled=cancelled, lists_age=0 if refresh else LISTS_AGE
@@ -106,9 +109,13 @@ class Images:
             return source.unavailable
         if self._policy not in {"auto", source.kind}:
             return f"not asked for (--images {self._policy})"
+        if source.kind is SourceKind.REGISTRY and self._pull is not None:
+            return ""
         return _NOT_YET.get(source.kind, "")
 
     def _prepare(self, image: Image, source: ImageSource) -> PreparedImage:
+        if source.kind is SourceKind.REGISTRY and self._pull is not None:
+            return self._pull(image, source)
         key = hashlib.sha256(canonical_json(_identity(image, source))).hexdigest()
         found = self._find(key)
         if not found:

@@ -25,7 +25,7 @@ def layer_contents(chunks: Iterable[bytes]) -> tuple[int, ...]:
     contents: dict[str, int] = {}
     links: dict[str, str] = {}
     layers: list[str] | None = None
-    stream = cast("IO[bytes]", _Stream(iter(chunks)))
+    stream = cast("IO[bytes]", Stream(iter(chunks)))
     with tarfile.open(fileobj=stream, mode="r|") as outer:
         for member in outer:
             if member.issym() or member.islnk():
@@ -60,7 +60,7 @@ def _content(file: IO[bytes]) -> int:
         return 0
 
 
-class _Stream:
+class Stream:
     """An iterator of chunks as a file that is read from its beginning to its end."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
