@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 TAG_LENGTH = 128
 """The longest tag that registries take (OCI distribution-spec, "Pulling manifests")."""
 
+FILE_LENGTH = 255
+"""The longest name of a file on most file systems."""
+
 _DIGEST = 16
 _ESCAPES = {"_": "__", "/": "_-", ":": "_.c", "+": "_.p", "@": "_.a"}
 _SPECIAL = re.compile(r"[_/+@]|:(?![0-9A-Za-z])")
+_BAKE_ESCAPES = {"_": "__", ".": "_-", ":": "_in-"}
 _LIKE_A_LINK_MODE = re.compile(rf"(-(?:{'|'.join(LinkMode)}))\.")
 
 
@@ -51,6 +55,42 @@ def image_tag(variant: Variant) -> str:
     if len(tag) <= TAG_LENGTH:
         return tag
     return f"{tag[: TAG_LENGTH - _DIGEST]}{sha256(tag.encode()).hexdigest()[:_DIGEST]}"
+
+
+def archive_name(image: str) -> str:
+    """Return the file name of an image's archive: ``busybox_glibc.tar``, one-to-one."""
+    name = f"{_escaped(image)}.tar"
+    if len(name) <= FILE_LENGTH:
+        return name
+    return f"{sha256(name.encode()).hexdigest()}.tar"
+
+
+def bake_target(variant: Variant) -> str:
+    """Return a variant's target in a Bake file: ``hello-c_in-gcc-static_-scratch``.
+
+    Targets and groups share one name space of ``[A-Za-z0-9_-]``; all names of one file are
+    distinct, and a private one begins with ``_``, as is the custom there.
+    """
+    return _baked(f"{variant.program}:{image_tag(variant)}")
+
+
+def bake_stage(variant: Variant) -> str:
+    """Return the target of a variant's build stage: ``_build-hello-c_in-gcc-static``."""
+    return f"_build-{_baked(f'{variant.program}:{_escaped(variant.build_image)}-{variant.link}')}"
+
+
+def bake_image(image: str) -> str:
+    """Return the target of an image that has to be made: ``_image-busybox__glibc``."""
+    return f"_image-{_baked(_escaped(image))}"
+
+
+def bake_group(program: str) -> str:
+    """Return a program's group; ``default`` is what Bake builds when it is given no name."""
+    return f"_{program}" if program == "default" else _baked(program)
+
+
+def _baked(name: str) -> str:
+    return "".join(_BAKE_ESCAPES.get(each, each) for each in name)
 
 
 def _escaped(name: str) -> str:

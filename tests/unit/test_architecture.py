@@ -24,7 +24,7 @@ SOURCES = {
 
 TREES = {module: ast.parse(file.read_bytes()) for module, file in SOURCES.items()}
 
-PURE = ("matrix", "plan", "dockerfile", "linkage", "diagnosis", "compare", "reports")
+PURE = ("bake", "matrix", "plan", "dockerfile", "linkage", "diagnosis", "compare", "reports")
 IMPURE = {"os", "subprocess", "time", "nox", "docker"}
 LAYERS = (
     ("errors", "model", "results"),

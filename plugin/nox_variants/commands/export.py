@@ -1,33 +1,36 @@
-"""Write variants' images as complete archives that container engines load.
+"""Write variants' images as archives that container engines load, or as what they build from.
 
 `docker load`, podman and skopeo take a docker-archive; an OCI archive is a tar of a plain OCI
-image layout. Images are prepared and programs compiled where the store does not have them yet;
-nothing is smoke-run.
+image layout. For these, images are prepared and programs compiled where the store does not have
+them yet. Dockerfiles and Bake files come in folders with all that they need; nothing is compiled
+for them. Nothing is smoke-run.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from nox_variants import commands, names
+from nox_variants import bake, commands, names
+from nox_variants.buildcontext import FILE, Contexts, draft, once
 from nox_variants.errors import BuildFailed, ImageUnavailable, UsageError, VariantsError
+from nox_variants.options import IMAGES
 from nox_variants.plan import make_plans
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nox_variants.model import Image, Settings, Variant
+    from nox_variants.options import Options
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import Build, PreparedImage, VariantImage
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Format(StrEnum):
@@ -37,6 +40,11 @@ class Format(StrEnum):
     OCI = "oci"
     DOCKERFILE = "dockerfile"
     BAKE = "bake"
+
+    @property
+    def built(self) -> bool:
+        """Whether images are built for it; the others are what images are built from."""
+        return self in {Format.DOCKER_ARCHIVE, Format.OCI}
 
 
 class Exporter(Protocol):
@@ -71,7 +79,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="the archive; for several variants, or where it is a folder: PATH/PROGRAM/TAG.tar",
+        help="the archive, or a new folder for a Dockerfile; PATH/PROGRAM/TAG for several variants",
+    )
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        help="the only source images may come from (NOX_VARIANTS_IMAGES); with registry, a"
+        " Dockerfile names all images that have a reference, and nothing is prepared",
+    )
+    parser.add_argument(
+        "--classic",
+        action="store_true",
+        help="a Dockerfile for builders without BuildKit: no mounts, no caches",
     )
 
 
@@ -81,25 +100,22 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 when a variant could not be exported.
     """
-    from nox_variants import invocation, matrix, options  # noqa: PLC0415  # not for --help
+    from nox_variants import matrix, options  # noqa: PLC0415  # not for --help
 
-    check(args.ids, every=args.all, kind=args.format)
+    check(args.ids, every=args.all, kind=args.format, classic=args.classic)
     settings = commands.settings(args)
     chosen = matrix.select(matrix.expand(settings).variants, only=tuple(args.ids))
-    parsed = options.parse((), os.environ, prog="nox-variants export")
+    given = ("--images", args.images) if args.images else ()
+    parsed = options.parse(given, os.environ, prog="nox-variants export")
     if isinstance(parsed, str):  # the help, which nobody asked for
         raise TypeError(parsed)
-    engine = invocation.open_engine(settings, parsed, environ=os.environ, progress=_note)
-    export = Export(engine, kind=args.format, lenient=args.all)
-    try:
-        engine.probe()
-        return export.run(settings, chosen, args.output)
-    finally:
-        engine.cancel()
+    if not args.format.built:
+        return _contexts(args, settings, make_plans(settings, chosen), parsed)
+    return _archives(args, settings, chosen, parsed)
 
 
-def check(ids: Sequence[str], *, every: bool, kind: Format) -> None:
-    """Refuse what cannot be meant, or cannot be done yet.
+def check(ids: Sequence[str], *, every: bool, kind: Format, classic: bool = False) -> None:
+    """Refuse what cannot be meant.
 
     Raises:
         UsageError: Always with what to do instead.
@@ -109,11 +125,92 @@ def check(ids: Sequence[str], *, every: bool, kind: Format) -> None:
             f"export: {'ids and --all' if every else 'no variant'} given",
             hint='Give ids, such as "hello-c(scratch,static)", or --all.',
         )
-    if kind not in {Format.DOCKER_ARCHIVE, Format.OCI}:
+    if classic and kind is not Format.DOCKERFILE:
         raise UsageError(
-            f"--format {kind}: not supported by this version",
-            hint=f"Choose {Format.DOCKER_ARCHIVE} or {Format.OCI}.",
+            f"--classic: has no meaning for --format {kind}",
+            hint=f"Choose --format {Format.DOCKERFILE}, or leave it out.",
         )
+
+
+def _archives(
+    args: argparse.Namespace, settings: Settings, chosen: Sequence[Variant], options: Options
+) -> int:
+    from nox_variants import invocation  # noqa: PLC0415  # not for --help
+
+    engine = invocation.open_engine(settings, options, environ=os.environ, progress=_note)
+    export = Export(engine, kind=args.format, lenient=args.all)
+    try:
+        engine.probe()
+        return export.run(settings, chosen, args.output)
+    finally:
+        engine.cancel()
+
+
+def _contexts(
+    args: argparse.Namespace, settings: Settings, plans: Sequence[Plan], options: Options
+) -> int:
+    """Write build contexts, and a Bake file beside them where one is asked for."""
+    from nox_variants.images.provider import EPOCH, Images  # noqa: PLC0415  # not for --help
+    from nox_variants.invocation import source_date_epoch  # noqa: PLC0415
+    from nox_variants.sources import Sources  # noqa: PLC0415
+    from nox_variants.store import Store, default_home  # noqa: PLC0415
+
+    store = Store(default_home(os.environ))
+    images = Images(
+        store,
+        policy=options.images,
+        refresh=False,
+        progress=_note,
+        cancelled=threading.Event(),
+    )
+    with draft(args.output) as (place, pool):
+        contexts = Contexts(
+            images,
+            Sources(store, root=settings.root),
+            policy=options.images,
+            epoch=source_date_epoch(os.environ),
+            buildkit=not args.classic,
+            mtime=EPOCH,
+            pool=pool,
+        )
+        written, status = write_contexts(contexts, plans, place, kind=args.format, every=args.all)
+    for name, folder in written.items():
+        print(f"{name}: {args.output / folder / FILE}")
+    if written and args.format is Format.BAKE:
+        print(f"cd {shlex.quote(str(args.output))} && docker buildx bake")
+    return status
+
+
+def write_contexts(
+    contexts: Contexts, plans: Sequence[Plan], place: Path, *, kind: Format, every: bool
+) -> tuple[dict[str, str], int]:
+    """Write build contexts in a folder, and go on after failures.
+
+    Args:
+        contexts: Writes one.
+        plans: The variants.
+        place: The folder, which is not there yet.
+        kind: Dockerfiles only, or a Bake file too.
+        every: Whether all variants are meant, and one that cannot be had here is no failure.
+
+    Returns:
+        Folders by variant, and the exit code.
+    """
+    alone = kind is Format.DOCKERFILE and len(plans) == 1 and not every
+    written: list[bake.Context] = []
+
+    def write(plan: Plan) -> None:
+        written.append(contexts.write(plan, place, "" if alone else folder(plan.variant)))
+
+    failed = _each(plans, write, lenient=every)
+    if written and kind is Format.BAKE:
+        (place / bake.FILE).write_text(bake.render(written), encoding="utf-8")
+    return {each.plan.variant.id: each.folder for each in written}, int(failed)
+
+
+def folder(variant: Variant) -> str:
+    """Return ``PROGRAM/TAG``: where a variant goes among several."""
+    return f"{names.file_name(variant.program)}/{names.image_tag(variant)}"
 
 
 def targets(variants: Sequence[Variant], output: Path) -> dict[str, Path]:
@@ -129,10 +226,7 @@ def targets(variants: Sequence[Variant], output: Path) -> dict[str, Path]:
             f"--output {output}: is a file, and {len(variants)} variants need a folder",
             hint="Name a folder, or one variant.",
         )
-    return {
-        variant.id: output / names.file_name(variant.program) / f"{names.image_tag(variant)}.tar"
-        for variant in variants
-    }
+    return {variant.id: output / f"{folder(variant)}.tar" for variant in variants}
 
 
 @dataclass
@@ -154,24 +248,13 @@ class Export:
     def run(self, settings: Settings, variants: Sequence[Variant], output: Path) -> int:
         """Export variants, go on after failures, and return the exit code."""
         files = targets(variants, output)
-        failed = False
-        for plan in make_plans(settings, variants):
-            failed |= not self._one(plan, files[plan.variant.id])
-        return int(failed)
 
-    def _one(self, plan: Plan, file: Path) -> bool:
-        """Export a variant, say how it went, and return whether that is all right."""
-        name = plan.variant.id
-        try:
-            self._write(plan, file)
-        except ImageUnavailable as error:
-            _note(f"{name}: skipped: {error}")
-            return self.lenient
-        except VariantsError as error:
-            _note(f"{name}: not exported: {error}")
-            return False
-        print(f"{name}: {file}")
-        return True
+        def write(plan: Plan) -> None:
+            name = plan.variant.id
+            self._write(plan, files[name])
+            print(f"{name}: {files[name]}")
+
+        return int(_each(make_plans(settings, variants), write, lenient=self.lenient))
 
     def _write(self, plan: Plan, file: Path) -> None:
         base = self._prepared(plan.run.image)
@@ -183,10 +266,10 @@ class Export:
         self.engine.export(image, base, file, docker=self.kind is Format.DOCKER_ARCHIVE)
 
     def _prepared(self, image: Image) -> PreparedImage:
-        return _once(self._images, image, self.engine.prepare)
+        return once(self._images, image, self.engine.prepare)
 
     def _built(self, stage: BuildStage) -> Build:
-        return _once(self._builds, stage, self._build)
+        return once(self._builds, stage, self._build)
 
     def _build(self, stage: BuildStage) -> Build:
         try:
@@ -196,17 +279,19 @@ class Export:
             raise
 
 
-def _once(known: dict[K, V | VariantsError], key: K, work: Callable[[K], V]) -> V:
-    """Return what work gives, or raise what it raised, the first time."""
-    if key not in known:
+def _each(plans: Iterable[Plan], write: Callable[[Plan], None], *, lenient: bool) -> bool:
+    """Write each variant, say what went wrong, and return whether that makes the command fail."""
+    failed = False
+    for plan in plans:
         try:
-            known[key] = work(key)
+            write(plan)
+        except ImageUnavailable as error:
+            _note(f"{plan.variant.id}: skipped: {error}")
+            failed |= not lenient
         except VariantsError as error:
-            known[key] = error
-    found = known[key]
-    if isinstance(found, VariantsError):
-        raise found
-    return found
+            _note(f"{plan.variant.id}: not exported: {error}")
+            failed = True
+    return failed
 
 
 def _note(text: str) -> None:
