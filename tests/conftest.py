@@ -10,7 +10,10 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    import daemons
 
 REQUIRED = frozenset(filter(None, os.environ.get("VARIANTS_REQUIRE", "").split(",")))
 """What this machine must have: a test that would skip for the lack of it fails."""
@@ -54,3 +57,21 @@ def require(what: str, reason: str) -> NoReturn:
     if what in REQUIRED:
         pytest.fail(f"{what} is required here: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_service() -> Iterator[daemons.Service]:
+    """A Docker daemon of the tests' own."""
+    import daemons  # noqa: PLC0415  # it imports this module
+
+    with daemons.docker() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def podman_service() -> Iterator[daemons.Service]:
+    """A Podman service of the tests' own."""
+    import daemons  # noqa: PLC0415  # it imports this module
+
+    with daemons.podman() as service:
+        yield service

@@ -15,7 +15,7 @@ from nox_variants.errors import VariantsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("init", "list", "export", "schema")
+COMMANDS = ("init", "list", "export", "doctor", "clean", "schema")
 """Subcommands in the order of the help; each is ``nox_variants.commands.NAME``."""
 
 

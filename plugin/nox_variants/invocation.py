@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -73,11 +74,11 @@ def run(
     folder = project_folder(settings)
     with display(stream, len(variants)) as shown:
         engine, why = choose_engine(settings, options, environ=environ, progress=shown.note)
-        info = engine.probe()
-        shown.note(f"engine: {info.name} {info.version}: {why}")
-        for note in info.notes:
-            shown.note(f"note: {note}")
-        with History(folder / "history.sqlite") as history:
+        with closing(engine), History(folder / "history.sqlite") as history:
+            info = engine.probe()
+            shown.note(f"engine: {info.name} {info.version}: {why}")
+            for note in info.notes:
+                shown.note(f"note: {note}")
             records = runner.run(
                 make_plans(settings, variants),
                 engine,

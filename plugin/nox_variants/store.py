@@ -3,7 +3,8 @@
 ``NOX_VARIANTS_HOME`` holds entries as folders, ``KIND/KEY/``. An entry appears by one rename when
 it is complete and on disk; what a killed process leaves lies in ``tmp/`` and is removed by the
 next one. An entry that is taken out stays there too, as long as a process runs that may use it.
-Everything here can be deleted while nothing runs: it is made again.
+Everything here can be deleted while nothing runs: it is made again. An entry's own time is when it
+was made or found last.
 """
 
 from __future__ import annotations
@@ -76,23 +77,10 @@ class Store:
         self._owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._owner_lock = FileLock(self._tmp / f"{self._owner}.lock", thread_local=False)
         with self.explained():
-            self._check_format()
+            check_format(home)
             for name in ("tmp", "locks"):
                 (home / name).mkdir(parents=True, exist_ok=True)
             self._enter()
-
-    def _check_format(self) -> None:
-        """Refuse a home of another version, before anything in it is touched."""
-        try:
-            found = (self.home / _VERSION_FILE).read_text(encoding="ascii", errors="replace")
-        except FileNotFoundError:
-            return
-        if found.strip() != str(FORMAT):
-            raise StoreError(
-                f"{self.home}: made by another nox-variants"
-                f" (format {found.strip()!r}, not {FORMAT})",
-                hint="Remove the folder, or point NOX_VARIANTS_HOME elsewhere.",
-            )
 
     def _enter(self) -> None:
         """Take this process's lock, and remove what processes that are no more have left.
@@ -103,10 +91,8 @@ class Store:
         with FileLock(self.home / "locks" / "enter", thread_local=False):
             self._owner_lock.acquire()
             self._write_format()
-            files = [file for file in self._tmp.glob("*.lock") if file.stem != self._owner]
-            dead = {file: lock for file in files if (lock := _left_behind(file))}
-            alone = len(dead) == len(files)
-            discarded = [*self._tmp.glob(f"{_DISCARDED}.*")] if alone else []
+            alive, dead = _others(self._tmp, self._owner)
+            discarded = [] if alive else [*self._tmp.glob(f"{_DISCARDED}.*")]
         for file, lock in dead.items():
             with suppress(OSError):  # the next process tries again
                 _remove_all(left for left in self._tmp.glob(f"{file.stem}.*") if left != file)
@@ -130,7 +116,10 @@ class Store:
     def find(self, kind: Kind, key: str) -> Path | None:
         """Return an entry that is there, or None."""
         path = self.entry(kind, key)
-        return path if path.is_dir() else None
+        if not path.is_dir():
+            return None
+        _touch(path)
+        return path
 
     @contextmanager
     def publish(self, kind: Kind, key: str, *, replace: bool = False) -> Iterator[Path]:
@@ -186,6 +175,7 @@ class Store:
         path = self.home / "caches" / name
         with self.explained():
             path.mkdir(parents=True, exist_ok=True)
+        _touch(path)
         return path
 
     def folder(self, name: str) -> Path:
@@ -194,6 +184,22 @@ class Store:
         with self.explained():
             path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextmanager
+    def guarded(self) -> Iterator[tuple[int, ...]]:
+        """Let no other process enter; yields the ids of those that are in.
+
+        Where there are none, everything in the store may be moved away, and what was moved may be
+        removed at leisure: who enters later does not find it. Processes that start wait: be quick.
+        """
+        with self.explained(), FileLock(self.home / "locks" / "enter", thread_local=False):
+            alive, dead = _others(self._tmp, self._owner)
+            _release(dead.values())
+            yield alive
+
+    def close(self) -> None:
+        """Leave the store, as the end of the process does."""
+        self._owner_lock.release()
 
     @contextmanager
     def lock(self, name: str, *, cancelled: threading.Event) -> Iterator[None]:
@@ -246,18 +252,89 @@ class Store:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turn what the file system says no to into a StoreError with what to do."""
-        try:
+        with _explained(self.home):
             yield
-        except OSError as error:
-            place = error.filename or self.home
-            raise StoreError(
-                f"{place}: {error.strerror or error}",
-                hint=_HINTS.get(error.errno or 0, "Does the folder exist, and is it yours?"),
-            ) from error
+
+
+def check_format(home: Path) -> None:
+    """Refuse a home of another version, before anything in it is touched.
+
+    Raises:
+        StoreError: Another version of nox-variants made it.
+    """
+    try:
+        found = (home / _VERSION_FILE).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return
+    if found.strip() != str(FORMAT):
+        raise StoreError(
+            f"{home}: made by another nox-variants (format {found.strip()!r}, not {FORMAT})",
+            hint="Remove the folder, or point NOX_VARIANTS_HOME elsewhere.",
+        )
+
+
+def look(home: Path) -> tuple[tuple[int, ...], tuple[Path, ...]]:
+    """Look into a store without entering it, and change nothing.
+
+    Returns:
+        The ids of processes that are in, and what the next one to enter will remove.
+
+    Raises:
+        StoreError: It cannot be read, or another version of nox-variants made it.
+    """
+    tmp = home / "tmp"
+    with _explained(home):
+        check_format(home)
+        if not (home / "locks").is_dir():
+            return (), ()
+        with FileLock(home / "locks" / "enter", thread_local=False):
+            alive, dead = _others(tmp, "")
+            left = [path for file in dead for path in tmp.glob(f"{file.stem}.*") if path != file]
+            left += [] if alive else tmp.glob(f"{_DISCARDED}.*")
+            _release(dead.values())
+    return alive, tuple(left)
+
+
+@contextmanager
+def _explained(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or home
+        raise StoreError(
+            f"{place}: {error.strerror or error}",
+            hint=_HINTS.get(error.errno or 0, "Does the folder exist, and is it yours?"),
+        ) from error
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _others(tmp: Path, own: str) -> tuple[tuple[int, ...], dict[Path, FileLock]]:
+    """Return the ids of living processes, and the locks of dead ones, held.
+
+    Only who holds the lock ``enter`` may ask.
+    """
+    files = [file for file in tmp.glob("*.lock") if file.stem != own]
+    dead = {file: lock for file in files if (lock := _left_behind(file))}
+    return tuple(sorted(_process(file) for file in files if file not in dead)), dead
+
+
+def _process(file: Path) -> int:
+    number = file.stem.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _release(locks: Iterable[FileLock]) -> None:
+    for lock in locks:
+        lock.release()
+
+
+def _touch(path: Path) -> None:
+    """Note that an entry is used, where that is possible."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 def _left_behind(file: Path) -> FileLock | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nox_variants import store as store_module
 from nox_variants.errors import StoreError
-from nox_variants.store import Store, default_home
+from nox_variants.store import Store, default_home, look
 from ordinary import ordinary_user
 
 if TYPE_CHECKING:
@@ -377,6 +377,85 @@ def test_cancelling_ends_the_wait(home: Path) -> None:
 
         with pytest.raises(Timeout):
             FileLock(file).acquire(blocking=False)
+
+
+def test_finding_an_entry_is_using_it(home: Path) -> None:
+    """The time of an entry, and of a folder kept between builds, is when it was used last."""
+    store = Store(home)
+    publish(store, "key", "text")
+    paths = (home / "builds" / "key", store.cache("go"))
+    for path in paths:
+        os.utime(path, (1000, 1000))
+    store.entry("builds", "key")
+    before = [path.stat().st_mtime for path in paths]
+    store.find("builds", "key")
+    store.cache("go")
+
+    assert before == [1000, 1000]
+    assert all(path.stat().st_mtime > 1000 for path in paths)
+
+
+def test_guarded_store_lets_nobody_in(home: Path) -> None:
+    """Who guards a store knows the processes that are in, and keeps others out until the end."""
+    store, other = Store(home), Store(home)
+    lock = FileLock(home / "locks" / "enter")
+    with store.guarded() as others, pytest.raises(Timeout):
+        lock.acquire(blocking=False)
+    other.close()
+    with store.guarded() as nobody:
+        pass
+    lock.acquire(blocking=False)
+    lock.release()
+
+    assert others == (os.getpid(),)
+    assert nobody == ()
+
+
+def test_looking_changes_nothing(home: Path) -> None:
+    """A look tells who is in and what the next one removes, and leaves all of it there."""
+    store = Store(home)
+    publish(store, "key", "text")
+    store.discard("builds", "key")
+    for name in ("1-dead.lock", "1-dead.format"):
+        (home / "tmp" / name).touch()
+    (home / "tmp" / "1-dead.abc").mkdir()
+    dead = {home / "tmp" / name for name in ("1-dead.format", "1-dead.abc")}
+    during = look(home)
+    store.close()
+    alive, left = look(home)
+    discarded = set(left) - dead
+
+    assert (during[0], set(during[1])) == ((os.getpid(),), dead)
+    assert alive == ()
+    assert [path.name.partition(".")[0] for path in discarded] == ["discarded"]
+    assert all(path.exists() for path in (*left, home / "tmp" / "1-dead.lock"))
+
+
+def test_looking_into_what_is_no_store(home: Path) -> None:
+    """A folder that is not there, or is empty, holds nothing, and nothing is made in it."""
+    absent = look(home)
+    home.mkdir()
+    empty = look(home)
+
+    assert absent == empty == ((), ())
+    assert [*home.iterdir()] == []
+
+
+def test_looking_into_another_version(home: Path) -> None:
+    """A store of another format is refused by a look, too."""
+    home.mkdir()
+    (home / "format").write_text("2", encoding="ascii")
+
+    with pytest.raises(StoreError, match="made by another nox-variants"):
+        look(home)
+
+
+def test_lock_with_a_strange_name(home: Path) -> None:
+    """A lock that does not say whose it is counts as a process."""
+    (home / "tmp" / "strange.lock").mkdir(parents=True)
+    Store(home)
+
+    assert look(home)[0] == (0,)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from nox_variants import names
+from nox_variants.engines.compiling import CHANGES
 from nox_variants.errors import LayoutError, StoreError
 from nox_variants.images.provider import EPOCH
 from nox_variants.model import Digest
@@ -89,7 +90,7 @@ class Assembler:
         """
         layers: tuple[Layer, ...]
         if plan.run.single_stage:
-            changes = self._store.entry("builds", build.key) / "upper"
+            changes = self._store.entry("builds", build.key) / CHANGES
             layers = (
                 self._layer({"source": source.digest}, source.root),
                 self._layer({"build": build.key}, changes),
@@ -143,13 +144,15 @@ class Assembler:
             values = self._store.read_json(folder / "layer.json")
             diff_id = Digest(values["diff_id"])
             tar = folder / hex_of(diff_id)
-            intact = root or digest_tree(folder / "root", mtime=self._epoch).diff_id == diff_id
-            if intact and tar.stat().st_size == values["size"]:
+            files = root or folder / "root"
+            # What runs has to be what is exported: a build that was made anew may differ.
+            same = digest_tree(files, mtime=self._epoch).diff_id == diff_id
+            if same and tar.stat().st_size == values["size"]:
                 return Layer(
                     diff_id=diff_id,
                     size=values["size"],
                     content=values["content"],
-                    root=root or folder / "root",
+                    root=files,
                     tar=tar,
                 )
         except (StoreError, LayoutError, OSError, LookupError, TypeError):

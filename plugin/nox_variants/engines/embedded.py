@@ -156,6 +156,9 @@ class EmbeddedEngine:
         """End every child, and let nothing new start."""
         self._cancelled.set()
 
+    def close(self) -> None:
+        """Do nothing: there is nothing that would stay open."""
+
     def _skeleton(self) -> Path:
         """Return the mount points and files that a container engine adds, as a folder."""
         if self._store.find("layers", _SKELETON) is None:

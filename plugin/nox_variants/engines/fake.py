@@ -137,6 +137,10 @@ class FakeEngine:
         if self.cancelled.is_set():
             raise SandboxError("cancelled")
 
+    def close(self) -> None:
+        """Take note."""
+        self.calls.append(("close", ""))
+
 
 def _facts(stage: BuildStage) -> ElfFacts:
     if any(LinkMode.STATIC in line or LinkMode.MUSL in line for line in stage.commands):

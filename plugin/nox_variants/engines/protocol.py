@@ -70,3 +70,7 @@ class Engine(Protocol):
     def cancel(self) -> None:
         """End everything that runs now, and let nothing new start; callable from any thread."""
         ...
+
+    def close(self) -> None:
+        """Let go of connections; the engine is not used again."""
+        ...

@@ -17,7 +17,7 @@ from nox_variants.model import Digest, Image, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree
 from nox_variants.results import PreparedImage
-from nox_variants.sandbox.bubblewrap import Root, run_command
+from nox_variants.sandbox.command import Root, run_command
 
 if TYPE_CHECKING:
     import threading

@@ -48,10 +48,11 @@ def index(manifest: bytes, tag: str) -> bytes:
 
     Args:
         manifest: The image's manifest.
-        tag: ``PROGRAM:TAG``.
+        tag: ``NAME:TAG``; a name without a slash is one of ``library`` (distribution/reference).
     """
     entry = descriptor(MANIFEST, sha256_bytes(manifest), len(manifest))
-    names = {REF_NAME: tag.partition(":")[2], CONTAINERD_NAME: f"docker.io/library/{tag}"}
+    name = tag if "/" in tag else f"library/{tag}"
+    names = {REF_NAME: tag.partition(":")[2], CONTAINERD_NAME: f"docker.io/{name}"}
     return canonical_json(
         {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**entry, "annotations": names}]}
     )

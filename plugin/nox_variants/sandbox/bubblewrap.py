@@ -1,31 +1,28 @@
-"""Commands in bubblewrap: builds and `setup`, on a root that is not the host's.
+"""Bubblewrap: where it is, what to do where it cannot work, how it is started and what it says.
 
-Finds bwrap, says what to do where it cannot work, and runs shell commands as uid 0 of a new user
-namespace. Programs under test are run by :mod:`nox_variants.sandbox.program`.
+Commands of builds are run by :mod:`nox_variants.sandbox.command`, programs under test by
+:mod:`nox_variants.sandbox.program`.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-import posixpath
-import select
 import shutil
+import stat
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants import rootfs
 from nox_variants.errors import EngineUnavailable, SandboxError
-from nox_variants.sandbox import seccomp
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
-
-    from nox_variants.model import Pairs
+    from collections.abc import Sequence
 
 MINIMUM = "0.11"
 """The first bubblewrap with ``--overlay``."""
@@ -39,15 +36,9 @@ HOSTNAME = "variant"
 EXEC_FAILED = "bwrap: execvp "
 """How bwrap's words begin when all was made and the command cannot be executed."""
 
-NOT_EXECUTED = 127
-"""What a shell returns then."""
-
-POLL_MS = 100
-"""How often a running command is asked whether the run was cancelled."""
-
 _CHUNK = 65536
-_KEPT_ERROR = 4096
 _UMASK = 0o022
+_WRITABLE = 0o222
 
 USERNS_HINT = (
     "On Ubuntu 24.04: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap"
@@ -62,21 +53,11 @@ _OVERLAY_HINT = (
     " NOX_VARIANTS_HOME to a volume or a local disk."
 )
 
-_CAPABILITIES = tuple(
-    f"CAP_{name}"
-    for name in (
-        *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-        *("NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP"),
-    )
-)
-"""What Docker gives a build: with fewer, a read-only file would stop an ordinary user's only."""
-
-_NAMESPACES = (
+NAMESPACES = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
-    *("--uid", "0", "--gid", "0", "--hostname", HOSTNAME, "--cap-drop", "ALL"),
+    *("--uid", "0", "--gid", "0", "--hostname", HOSTNAME, "--cap-drop", "ALL", "--clearenv"),
 )
-
-_HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
+"""Flags of every sandbox: uid 0 of namespaces of its own, without capabilities or environment."""
 
 _FORBIDDEN = (
     "No permissions to create",
@@ -86,52 +67,6 @@ _FORBIDDEN = (
     "Can't mount proc",
 )
 """What bwrap says where the kernel, AppArmor or a container around us forbids it to work."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Root:
-    """The root filesystem of a command.
-
-    Attributes:
-        lower: Read-only folders, stacked; a later one hides an earlier one's files.
-        upper: Where changes go. Without `lower` it is the writable root itself.
-        work: The overlay's own work folder, empty, on the file system of `upper`.
-    """
-
-    lower: tuple[Path, ...] = ()
-    upper: Path
-    work: Path | None = None
-
-    @property
-    def stack(self) -> tuple[Path, ...]:
-        """All its folders, base first."""
-        return (*self.lower, self.upper)
-
-    def flags(self) -> tuple[str, ...]:
-        """Return bwrap's flags that make it ``/``."""
-        if not self.lower:
-            return ("--bind", str(self.upper), "/")
-        sources = tuple(part for path in self.lower for part in ("--overlay-src", str(path)))
-        return (*sources, "--overlay", str(self.upper), str(self.work), "/")
-
-    def place(self, path: str) -> str:
-        """Return an absolute path with its links followed inside the root; it need not exist.
-
-        Bwrap makes mount points with this machine's files still at hand below ``/oldroot``: a link
-        that an earlier command left would lead it there.
-
-        Raises:
-            SandboxError: A link leads nowhere.
-        """
-        found = rootfs.resolve(self.stack, path)
-        if found is not None:
-            layer = next(each for each in self.stack if found.is_relative_to(each))
-            return posixpath.normpath(f"/{found.relative_to(layer)}")
-        parent, name = posixpath.split(posixpath.normpath(path))
-        place = posixpath.join(self.place(parent), name)
-        if any((layer / place[1:]).is_symlink() for layer in self.stack):
-            raise SandboxError(f"{path} of the root is a link that leads nowhere")
-        return place
 
 
 @functools.cache
@@ -200,8 +135,8 @@ def probe() -> str:
         EngineUnavailable: The kernel forbids it; the hint says what would change that.
     """
     bwrap = find_bwrap()
-    command = [str(bwrap), *_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    command += ["--overlay-src", str(bwrap.parent), "--tmp-overlay", "/tmp"]  # noqa: S108
+    command = [str(bwrap), *NAMESPACES, "--ro-bind", "/", "/", *proc_flags(), "--dev", "/dev"]
+    command += ["--overlay-src", str(bwrap.parent), "--tmp-overlay", "/dev/overlay"]
     done = subprocess.run(
         [*command, "--", "/proc/self/exe", "--version"], capture_output=True, text=True, check=False
     )
@@ -234,63 +169,6 @@ def setup_error(words: str, code: int) -> SandboxError | EngineUnavailable:
 
 def _first(words: str) -> str:
     return (words.strip().splitlines() or ["bwrap said nothing"])[0]
-
-
-def run_command(
-    root: Root,
-    argv: tuple[str, ...],
-    *,
-    workdir: str,
-    env: Pairs,
-    binds: tuple[tuple[Path, str], ...] = (),
-    network: bool,
-    log: Callable[[bytes], None],
-    cancelled: threading.Event,
-) -> int:
-    """Run a command to its end, with what a container engine gives a build.
-
-    Args:
-        root: Its root filesystem.
-        argv: The command, a path and arguments.
-        workdir: Where it starts; must exist.
-        env: Its whole environment besides PATH and HOME, which have defaults.
-        binds: Folders of this machine that appear, writable, at paths of the root.
-        network: Whether it shares this machine's network.
-        log: Called with its output, standard error included, as it comes.
-        cancelled: Ends the command and everything that it started.
-
-    Returns:
-        Its exit code; 128 and the number for a signal; 127 when it cannot be executed.
-
-    Raises:
-        SandboxError: The sandbox could not be set up, or the run was cancelled.
-        EngineUnavailable: The kernel forbids sandboxes.
-    """
-    stop_if(cancelled)
-    flags = [*_build_flags(root, env, binds, network=network), "--chdir", workdir, "--", *argv]
-    status_read, status_write = os.pipe()
-    with os.fdopen(status_read, "rb") as status, memory_file(seccomp.program()) as calls:
-        try:
-            process = start(
-                ["--json-status-fd", str(status_write), "--seccomp", str(calls.fileno()), *flags],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.STDOUT,
-                pass_fds=(status_write, calls.fileno()),
-            )
-        finally:
-            os.close(status_write)
-        with process:
-            try:
-                last = _pump(process, log, cancelled).decode(errors="replace")
-            except BaseException:
-                process.kill()
-                raise
-        stop_if(cancelled)
-        if b'"exit-code"' in status.read():
-            return process.returncode
-    if last.startswith(EXEC_FAILED):
-        return NOT_EXECUTED
-    raise setup_error(last, process.returncode)
 
 
 def stop_if(cancelled: threading.Event) -> None:
@@ -341,45 +219,59 @@ def memory_file(data: bytes) -> IO[bytes]:
     return file
 
 
-def _build_flags(
-    root: Root, env: Pairs, binds: tuple[tuple[Path, str], ...], *, network: bool
-) -> list[str]:
-    """Return bwrap's flags for a build; the order of mounts is the order of flags."""
-    flags = [*_NAMESPACES, *(part for name in _CAPABILITIES for part in ("--cap-add", name))]
-    flags += [*root.flags(), "--proc", root.place("/proc"), "--dev", root.place("/dev")]
-    if network:
-        flags.append("--share-net")
-        for name in _HOST_FILES:
-            flags += ["--ro-bind-try", name, root.place(name)]
-    for path, target in binds:
-        flags += ["--bind", str(path), root.place(target)]
-    flags.append("--clearenv")
-    for name, value in {"PATH": PATH, "HOME": "/root", **dict(env)}.items():
-        flags += ["--setenv", name, value]
-    return flags
+def home(stack: tuple[Path, ...]) -> str:
+    """Return root's home, where container engines find it: in the root's own /etc/passwd."""
+    file = rootfs.resolve(stack, "/etc/passwd")
+    text = ""
+    with suppress(OSError):
+        if file is not None and file.is_file():
+            with file.open("rb") as opened:
+                text = opened.read(_CHUNK).decode(errors="replace")
+    for fields in (line.split(":") for line in text.splitlines()):
+        if fields[2:3] == ["0"]:
+            return "".join(fields[5:6]) or "/"
+    return "/"
 
 
-def _pump(
-    process: subprocess.Popen[bytes], log: Callable[[bytes], None], cancelled: threading.Event
-) -> bytes:
-    """Pass output on until its end; kill the sandbox when cancelled. Returns the last words."""
-    descriptor, last = stream(process.stdout).fileno(), b""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN | select.POLLHUP)
-    while True:
-        if cancelled.is_set():
-            process.kill()
-        if not poller.poll(POLL_MS):
-            continue
-        data = os.read(descriptor, _CHUNK)
-        if not data:
-            return last
-        last = (last + data)[-_KEPT_ERROR:]
-        log(data)
+def proc_flags(place: str = "/proc") -> tuple[str, ...]:
+    """Return bwrap's flags for a /proc in which nothing but what is about processes is written.
+
+    Where root runs us, uid 0 of the sandbox is root's own, which may write ``kernel.core_pattern``
+    without any capability. Container engines mount the same read-only.
+    """
+    guarded = (("--ro-bind-try", f"/proc/{name}", f"{place}/{name}") for name in _guarded())
+    return ("--proc", place, *(part for flags in guarded for part in flags))
+
+
+@functools.cache
+def _guarded() -> tuple[str, ...]:
+    """Return the names in /proc of folders, and of files that somebody may write."""
+    with os.scandir("/proc") as scan:
+        names = [entry for entry in scan if not entry.name.isdecimal() and not entry.is_symlink()]
+        return tuple(entry.name for entry in names if _is_guarded(entry.stat().st_mode))
+
+
+def _is_guarded(mode: int) -> bool:
+    return stat.S_ISDIR(mode) or bool(mode & _WRITABLE)
+
+
+def said(status: IO[bytes], name: str) -> int | None:
+    """Return what bwrap reports next under a name; None when it ends without."""
+    for line in status:  # one document a line, the last one possibly cut off
+        values = json.loads(line) if line.endswith(b"\n") else {}
+        if name in values:
+            return int(values[name])
+    return None
+
+
+def process_descriptor(number: int) -> int | None:
+    """Return a descriptor that can be read when a process has ended; None when it has."""
+    try:
+        return os.pidfd_open(number)
+    except ProcessLookupError:
+        return None
 
 
 def stream(pipe: IO[bytes] | None) -> IO[bytes]:
-    """Return a pipe that :func:`start` made."""
-    if pipe is None:
-        raise AssertionError
-    return pipe
+    """Return a pipe that :func:`start` made, as what it is."""
+    return cast("IO[bytes]", pipe)

@@ -7,38 +7,46 @@ processes, output and file size that hold for root as well.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nox_variants.errors import SandboxError
 from nox_variants.results import Observation
-from nox_variants.sandbox import seccomp
+from nox_variants.sandbox import seccomp, watchdog
 from nox_variants.sandbox.bubblewrap import (
     EXEC_FAILED,
     HOSTNAME,
+    NAMESPACES,
     PATH,
+    home,
     memory_file,
+    proc_flags,
+    process_descriptor,
+    said,
     setup_error,
     start,
     stop_if,
     stream,
 )
-from nox_variants.sandbox.watchdog import Usage, usage
 
 if TYPE_CHECKING:
-    import threading
+    from collections.abc import Iterator
     from pathlib import Path
 
     from nox_variants.model import Pairs, Smoke
 
 TICK = 0.01
 """Seconds between two looks at the processes of the sandbox."""
+
+SETUP = 30.0
+"""Seconds that the sandbox gets to be made; it takes milliseconds."""
 
 GRACE = 2.0
 """Seconds that the sandbox gets to end after its program was killed."""
@@ -51,21 +59,14 @@ OPEN_FILES = 1024
 SIGNALLED = 128
 """Exit codes above say which signal ended the program, as `docker run` reports it."""
 
+_FIRST = -20
 _SIGNALS = 64
 _CHUNK = 65536
 _WORDS = 4096
 
-_CONTAINMENT = (
-    *("--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1", "--die-with-parent"),
-    *("--new-session", "--cap-drop", "ALL", "--clearenv", "--hostname", HOSTNAME),
-    *("--uid", "0", "--gid", "0"),
-)
-
-_MOUNTS = (
-    *("--proc", "/proc", "--dev", "/dev"),
-    *("--perms", "1777", "--size", str(SHM_SIZE), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
-    *("--perms", "1777", "--size", str(TMP_SIZE), "--tmpfs", "/tmp", "--remount-ro", "/"),  # noqa: S108
-)
+_DEV = ("--dev", "/dev", "--perms", "1777", "--size", str(SHM_SIZE), "--tmpfs", "/dev/shm")  # noqa: S108
+_TMP = ("--perms", "1777", "--size", str(TMP_SIZE), "--tmpfs", "/tmp")  # noqa: S108
+_MOUNTS = (*_DEV, "--remount-ro", "/dev", *_TMP, "--remount-ro", "/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +102,27 @@ def run_program(program: Program, smoke: Smoke, cancelled: threading.Event) -> O
     stop_if(cancelled)
     with ExitStack() as stack:
         sandbox = _Sandbox(program, smoke, stack)
+        stack.enter_context(_urgent())
         sandbox.release()
         sandbox.watch(cancelled)
         stop_if(cancelled)
         return sandbox.observation()
+
+
+@contextmanager
+def _urgent() -> Iterator[None]:
+    """Let this thread go first where it may: as root, whose programs RLIMIT_NPROC does not bind.
+
+    Otherwise it would be one among the thousands of a fork bomb that it has to end.
+    """
+    thread = threading.get_native_id()
+    before = os.getpriority(os.PRIO_PROCESS, thread)
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, thread, _FIRST)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, thread, before)
 
 
 class _Sandbox:
@@ -118,9 +136,9 @@ class _Sandbox:
         self._timed_out = self._out_of_memory = self._process_limit = False
         self._killed_at = self._next_look = 0.0
         self._proc = ""
-        self._status, status_write = os.pipe()
+        status_read, status_write = os.pipe()
         block_read, self._block = os.pipe()
-        stack.callback(os.close, self._status)
+        self._status = stack.enter_context(os.fdopen(status_read, "rb"))
         stack.callback(os.close, self._block)
         try:
             calls = stack.enter_context(memory_file(seccomp.program())).fileno()
@@ -141,45 +159,68 @@ class _Sandbox:
         stack.callback(self._process.kill)
         self._inner, self._pidfd = self._child()
         stack.callback(os.close, self._pidfd)
-        stack.callback(self._kill)
-        self._begin = self._end = time.monotonic()
+        self._ended = select.poll()
+        self._ended.register(self._pidfd, select.POLLIN)
+        self._begin = self._seconds = 0.0
 
     def _child(self) -> tuple[int, int]:
         """Return process id and descriptor of what becomes the program; it still waits for us."""
-        line = b""
-        while not line.endswith(b"}\n"):
-            data = os.read(self._status, _CHUNK)
-            if not data:
-                raise self._setup_error()
-            line += data
-        inner = int(json.loads(line)["child-pid"])
-        try:
-            return inner, os.pidfd_open(inner)
-        except ProcessLookupError:
-            raise self._setup_error() from None
-
-    def _setup_error(self) -> Exception:
-        words = stream(self._process.stderr).read(_WORDS).decode(errors="replace")
-        return setup_error(words, self._process.wait())
+        inner = said(self._status, "child-pid")
+        descriptor = None if inner is None else process_descriptor(inner)
+        if inner is None or descriptor is None:
+            words = stream(self._process.stderr).read(_WORDS).decode(errors="replace")
+            raise setup_error(words, self._process.wait())
+        return inner, descriptor
 
     def release(self) -> None:
-        """Set the limits that the kernel keeps, and let the program begin."""
+        """Set the limits that the kernel keeps, and let the program begin when all is made."""
+        self._limit()
+        self._proc = self._own_proc()
+        if self._proc:
+            self._stack.callback(self._end)
+            self._begin = time.monotonic()
+            with suppress(BrokenPipeError):
+                os.write(self._block, b"x")
+
+    def _limit(self) -> None:
         import resource  # noqa: PLC0415  # not on Windows, where this module still has to load
 
         smoke = self._smoke
-        self._begin = time.monotonic()
-        # Where the sandbox could not be made there is nobody left: its words say why, later.
-        with suppress(ProcessLookupError, BrokenPipeError):
-            for what, most in (
-                (resource.RLIMIT_FSIZE, smoke.file_size),
-                (resource.RLIMIT_CORE, 0),
-                (resource.RLIMIT_NPROC, 2 * smoke.processes + 16),
-                (resource.RLIMIT_NOFILE, OPEN_FILES),
-            ):
+        for what, most in (
+            (resource.RLIMIT_FSIZE, smoke.file_size),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_NPROC, 2 * smoke.processes + 16),
+            (resource.RLIMIT_NOFILE, OPEN_FILES),
+        ):
+            with suppress(ProcessLookupError):
                 _, hard = resource.prlimit(self._inner, what)
                 bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.prlimit(self._inner, what, (bound, bound))
-            os.write(self._block, b"x")
+
+    def _own_proc(self) -> str:
+        """Return where the sandbox's own /proc can be read; nothing when it could not be made.
+
+        From before the program's first instruction on, so that nothing it does can hide it.
+
+        Raises:
+            SandboxError: It was made, it seems, and cannot be read.
+        """
+        until = time.monotonic() + SETUP
+        while not self._ended.poll(1):
+            if time.monotonic() > until:
+                raise SandboxError(
+                    "what runs in the sandbox cannot be watched: its /proc cannot be read",
+                    hint="Does a security module keep processes of one user from each other?",
+                )
+            try:
+                descriptor = os.open(f"/proc/{self._inner}/root/proc", os.O_RDONLY | os.O_DIRECTORY)
+            except OSError:
+                continue
+            self._stack.callback(os.close, descriptor)
+            # Until the sandbox has its root, that is this process's own /proc.
+            if os.fstat(descriptor).st_dev != os.stat("/proc").st_dev:  # noqa: PTH116
+                return f"/proc/self/fd/{descriptor}"
+        return ""
 
     def watch(self, cancelled: threading.Event) -> None:
         """Collect output until everything has ended; end it when it breaks a limit.
@@ -199,7 +240,7 @@ class _Sandbox:
                     poller.unregister(descriptor)
                     del files[descriptor]
             self._enforce(cancelled)
-        self._end = time.monotonic()
+        self._seconds = time.monotonic() - self._begin
         self._process.wait()
 
     def _read(self, descriptor: int, name: str) -> bool:
@@ -212,48 +253,43 @@ class _Sandbox:
 
     def _enforce(self, cancelled: threading.Event) -> None:
         now = time.monotonic()
-        if self._killed_at:
-            if now > self._killed_at + GRACE:
-                self._process.kill()
-            return
-        if now < self._next_look:
+        if now < self._next_look or not self._proc:
             return
         self._next_look = now + TICK
-        used = self._usage()
+        if not self._killed_at:
+            self._judge(now, cancelled)
+        if self._killed_at:
+            self._kill()
+            if now > self._killed_at + GRACE:
+                self._process.kill()
+
+    def _judge(self, now: float, cancelled: threading.Event) -> None:
+        used = watchdog.usage(
+            self._proc, memory=self._smoke.memory, processes=self._smoke.processes
+        )
         self._timed_out = now > self._begin + self._smoke.timeout
         self._out_of_memory = used.memory > self._smoke.memory
         self._process_limit = used.processes > self._smoke.processes
         if self._timed_out or self._out_of_memory or self._process_limit or cancelled.is_set():
             self._killed_at = now
-            self._kill()
 
     def _kill(self) -> None:
-        """End PID 1 and with it all others; the outer bwrap is left to see it and to end."""
+        """Kill everything in the sandbox; the outer bwrap is left to see it, and ends."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            watchdog.kill(self._proc)
 
-    def _usage(self) -> Usage:
-        self._proc = self._proc or self._own_proc()
-        if not self._proc:
-            return Usage(0, 0)
-        return usage(self._proc, memory=self._smoke.memory, processes=self._smoke.processes)
-
-    def _own_proc(self) -> str:
-        """Return where to read the sandbox's own /proc; nothing until the sandbox has its root."""
-        try:
-            descriptor = os.open(f"/proc/{self._inner}/root/proc", os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            return ""
-        self._stack.callback(os.close, descriptor)
-        still_ours = os.fstat(descriptor).st_dev == os.stat("/proc").st_dev  # noqa: PTH116
-        return "" if still_ours else f"/proc/self/fd/{descriptor}"
+    def _end(self) -> None:
+        """Kill everything that is still there when the run is over, for a while."""
+        until = time.monotonic() + GRACE
+        while not self._ended.poll(TICK * 1000) and time.monotonic() < until:
+            self._kill()
 
     def observation(self) -> Observation:
         """Return what was seen; bwrap reports an exit code only when its exec succeeded."""
-        status = os.read(self._status, _CHUNK)
-        if not status and not self._killed_at:
+        code = None if self._killed_at else said(self._status, "exit-code")
+        if code is None and not self._killed_at:
             return self._not_started()
-        code = None if self._killed_at else int(json.loads(status)["exit-code"])
         most = self._smoke.output
         stdout, stderr = (
             bytes(kept[:most]).decode(errors="replace") for kept in self._kept.values()
@@ -268,7 +304,7 @@ class _Sandbox:
             timed_out=self._timed_out,
             out_of_memory=self._out_of_memory,
             process_limit=self._process_limit,
-            seconds=self._end - self._begin,
+            seconds=self._seconds,
         )
 
     def _not_started(self) -> Observation:
@@ -285,12 +321,12 @@ def _signal(code: int | None) -> int | None:
 
 def _flags(program: Program, *, status: int, block: int, calls: int) -> list[str]:
     """Return bwrap's flags; the order of mounts is the order of flags."""
-    flags = [*_CONTAINMENT, "--seccomp", str(calls)]
+    flags = [*NAMESPACES, "--as-pid-1", "--new-session", "--seccomp", str(calls)]
     flags += ["--json-status-fd", str(status), "--block-fd", str(block)]
     for path in program.lower:
         flags += ["--overlay-src", str(path)]
-    flags += ["--ro-overlay", "/", *_MOUNTS]
-    defaults = {"PATH": PATH, "HOSTNAME": HOSTNAME, "HOME": "/root"}
+    flags += ["--ro-overlay", "/", *proc_flags(), *_MOUNTS]
+    defaults = {"PATH": PATH, "HOSTNAME": HOSTNAME, "HOME": home(program.lower)}
     for name, value in {**defaults, **dict(program.env)}.items():
         flags += ["--setenv", name, value]
     return [*flags, "--chdir", program.workdir, "--", *program.argv]

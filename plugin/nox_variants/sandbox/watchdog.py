@@ -11,6 +11,8 @@ cgroups, the limit on time is all that bounds it.
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +46,7 @@ def usage(proc: str, *, memory: int, processes: int) -> Usage:
     """
     resident: dict[str, int] = {}
     count = 0
-    for name in filter(str.isdecimal, os.listdir(proc)):  # noqa: PTH208  # every 10 ms
+    for name in _processes(proc):
         threads, resident[name] = _stat(f"{proc}/{name}")
         count += threads
         if count > processes:
@@ -53,6 +55,25 @@ def usage(proc: str, *, memory: int, processes: int) -> Usage:
     if taken > memory:
         taken = sum(_share(f"{proc}/{name}", most) for name, most in resident.items())
     return Usage(taken, count)
+
+
+def kill(proc: str) -> None:
+    """Kill all processes of a sandbox, each by itself.
+
+    To kill PID 1 is not enough where root runs a fork bomb: it waits for locks that all others
+    want, while they go on. What is about to be killed cannot fork any more.
+    """
+    for name in _processes(proc):
+        with suppress(OSError):  # it has just ended
+            descriptor = os.open(f"{proc}/{name}", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
+
+
+def _processes(proc: str) -> Iterator[str]:
+    return filter(str.isdecimal, os.listdir(proc))  # noqa: PTH208  # every 10 ms
 
 
 def _stat(folder: str) -> tuple[int, int]:
@@ -72,26 +93,31 @@ def _pages(folder: str) -> int:
 
 
 def _share(folder: str, most: int) -> int:
-    """Return a process's share of the memory that cannot be dropped, or at worst `most`."""
+    """Return a process's share of memory that cannot be dropped; `most` where that is hidden."""
     for each in (folder, *_threads(folder)):
-        lines = (line.split() for line in _read(f"{each}/smaps_rollup").splitlines())
+        try:
+            text = _read(f"{each}/smaps_rollup")
+        except PermissionError:
+            return most
+        lines = (line.split() for line in text.splitlines())
         sizes = [int(fields[1]) * 1024 for fields in lines if fields[0] in _SHARES]
         if sizes:
             return sum(sizes)
-    return most
+    return 0
 
 
 def _threads(folder: str) -> Iterator[str]:
     try:
         names = os.listdir(f"{folder}/task")  # noqa: PTH208
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return
     yield from (f"{folder}/task/{name}" for name in names)
 
 
 def _read(file: str) -> bytes:
+    """Return what a file says; nothing when its process has just ended."""
     try:
         with open(file, "rb") as opened:  # noqa: PTH123  # every 10 ms, for every process
             return opened.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return b""

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -97,7 +97,9 @@ def choose(daemon: Daemon, environ: Mapping[str, str]) -> Builder:
                 environ={**settings, "DOCKER_BUILDKIT": "1"},
             ),
         ):
-            if builder.works():
+            if made := builder.trial():
+                with suppress(Exception):
+                    daemon.client.images.remove(made)
                 return builder
     return Classic(daemon=daemon)
 
@@ -119,8 +121,8 @@ class Client:
     environ: Mapping[str, str] = field(repr=False)
     buildkit: bool = True
 
-    def works(self) -> bool:
-        """Tell whether an image of nothing can be built."""
+    def trial(self) -> str:
+        """Build an image of nothing; returns its id, or nothing when that does not work."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 done = subprocess.run(
@@ -133,8 +135,8 @@ class Client:
                     timeout=_TRIAL_SECONDS,
                 )
             except (OSError, subprocess.TimeoutExpired):
-                return False
-        return done.returncode == 0
+                return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
 
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Run the client; its plain progress is the log."""

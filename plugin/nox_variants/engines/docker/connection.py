@@ -25,6 +25,10 @@ PROBE_SECONDS = 10
 ANSWER_SECONDS = 120
 """How long it may take for anything else that is no build, load or smoke run."""
 
+_PODMAN_NOTE = (
+    "podman does not always say what was killed for its memory: that may be recorded as killed by"
+    " SIGKILL, or not at all for a child"
+)
 _UNIX = "unix://"
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _PODMAN_SOCKET = "podman/podman.sock"
@@ -221,13 +225,20 @@ def _daemon(  # noqa: PLR0917
     return Daemon(
         client=client,
         info=EngineInfo(
-            name=found, version=str((podman or version)["Version"]), notes=_notes(info)
+            name=found,
+            version=str((podman or version)["Version"]),
+            notes=(*_notes(info), *((_PODMAN_NOTE,) if podman else ())),
         ),
-        id=str(info.get("ID") or info.get("Name") or url),
+        id=_identity(info) if podman else str(info["ID"]),
         why=address.why,
         environ=environ,
         remote=not url.startswith(_UNIX),
     )
+
+
+def _identity(info: Mapping[str, Any]) -> str:
+    """Return what tells one Podman from another: the ID that it gives is new with every answer."""
+    return f"{info.get('Name')}:{info.get('DockerRootDir')}"
 
 
 def _notes(info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -260,8 +271,11 @@ def explained(what: str, failure: Callable[[str], VariantsError] = DaemonError) 
         what: What was being done, for the sentence.
         failure: The error to raise.
     """
+    from http.client import HTTPException  # noqa: PLC0415
+
     from docker.errors import APIError, DockerException  # noqa: PLC0415
     from requests.exceptions import RequestException, Timeout  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     try:
         yield
@@ -269,7 +283,7 @@ def explained(what: str, failure: Callable[[str], VariantsError] = DaemonError) 
         raise failure(f"{what}: the daemon says: {_said(error)}") from error
     except Timeout as error:
         raise DaemonError(f"{what}: the daemon does not answer in time") from error
-    except (DockerException, RequestException, OSError) as error:
+    except (DockerException, RequestException, HTTPError, HTTPException, OSError) as error:
         raise DaemonError(f"{what}: the daemon is gone: {_reason(error)}") from error
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from nox_variants.results import Observation
 from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from docker.models.containers import Container
 
     from nox_variants.engines.docker.connection import Daemon
@@ -77,6 +75,10 @@ class Reaper:
         except RuntimeError:  # the interpreter is on its way out
             _remove(container)
 
+    def close(self) -> None:
+        """Wait until all are removed."""
+        self._pool.shutdown()
+
 
 def _remove(container: Container) -> None:
     with suppress(Exception):
@@ -120,7 +122,6 @@ def _create(daemon: Daemon, run: Run, smoke: Smoke) -> Container:
         pids_limit=2 * smoke.processes + 16,
         ulimits=_ulimits(smoke),
         log_config=LogConfig(type="none"),
-        detach=True,
     )
 
 
@@ -191,9 +192,9 @@ class _Watch:
         with suppress(OSError):
             raw.shutdown(socket.SHUT_WR)
 
-    def _read(self, output: Iterator[tuple[bytes | None, bytes | None]]) -> None:
+    def _read(self, output: Any) -> None:
         """Keep what fits and throw the rest away, so that the program is never blocked."""
-        with suppress(Exception):  # the daemon's end is seen by the thread that waits
+        with suppress(Exception), closing(output):  # its thread's end is what is waited for
             for parts in output:
                 for name, data in zip(self._kept, parts, strict=True):
                     self._keep(self._kept[name], data or b"")

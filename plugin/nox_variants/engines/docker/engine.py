@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import socket
 import stat
@@ -18,6 +17,7 @@ from nox_variants import dockerfile, names, rootfs
 from nox_variants.engines.builds import Builds
 from nox_variants.engines.docker import builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import layer_contents
 from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
         RootFacts,
     )
     from nox_variants.store import Store
-
-LABEL = "nox-variants."
-"""The beginning of every label of ours: what has none of them is not ours to touch."""
 
 STAGES = "nox-variants/build"
 """The repository of compiled build stages."""
@@ -127,7 +124,6 @@ class DockerEngine:
             use_cache=use_cache,
             cancelled=cancelled,
         )
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._loaded: set[str] = set()
@@ -197,7 +193,7 @@ class DockerEngine:
             image=image.config_digest,
             cmd=(*image.cmd, *smoke.args),
             env=smoke.env,
-            labels=((f"{LABEL}owner", self._owner), (f"{LABEL}variant", image.tag)),
+            labels=((OWNER, owner()), (f"{LABEL}variant", image.tag)),
         )
         return containers.observe(self._daemon, run, smoke, self._reaper, self._cancelled)
 
@@ -209,6 +205,11 @@ class DockerEngine:
     def cancel(self) -> None:
         """End every build and container, and let nothing new start."""
         self._cancelled.set()
+
+    def close(self) -> None:
+        """Wait for the removal of containers, and close every connection."""
+        self._reaper.close()
+        self._daemon.client.close()
 
     # --- images --------------------------------------------------------------------------------
 
@@ -295,7 +296,7 @@ class DockerEngine:
         """Create a container that is never started: its files can be read."""
         with explained(f"reading {tag}"):
             created = self._daemon.client.containers.create(
-                tag, command=["-"], labels={f"{LABEL}owner": self._owner}
+                tag, command=["-"], labels={OWNER: owner()}
             )
             try:
                 yield created
@@ -433,10 +434,9 @@ def remove_left_behind(daemon: Daemon) -> int:
     here, count = socket.gethostname(), 0
     with explained("looking for containers that were left"):
         for container in daemon.client.containers.list(
-            all=True, filters={"label": f"{LABEL}owner"}, ignore_removed=True
+            all=True, filters={"label": OWNER}, ignore_removed=True
         ):
-            host, _, pid = container.labels.get(f"{LABEL}owner", "").rpartition(":")
-            if host == here and pid.isdecimal() and not Path("/proc", pid).exists():
+            if ended(container.labels.get(OWNER, ""), here):
                 with suppress(Exception):
                     container.remove(force=True, v=True)
                     count += 1

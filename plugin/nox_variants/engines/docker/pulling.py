@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from nox_variants.engines.docker import builders
 from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.saved import Stream, layer_contents
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.images.flattened import unpack
@@ -166,7 +167,7 @@ class Puller:
                 dockerfile="\n".join(lines) + "\n",
                 context=context,
                 tag=tag,
-                labels=(("nox-variants.image", name),),
+                labels=((f"{LABEL}image", name),),
             )
             try:
                 self._builder.build(job, log.extend, self._cancelled)
@@ -201,7 +202,9 @@ class Puller:
         if self._store.find("images", key) is not None:
             return
         with explained(f"reading {found.id}"):
-            container = self._daemon.client.containers.create(str(found.id), command=["-"])
+            container = self._daemon.client.containers.create(
+                str(found.id), command=["-"], labels={OWNER: owner()}
+            )
             try:
                 with self._store.publish("images", key) as staging:
                     root = staging / "root"

@@ -1,0 +1,44 @@
+"""Root filesystems made by hand, where a sandbox can use them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from conftest import require
+from handmade import make_roots
+from nox_variants.errors import EngineUnavailable
+from nox_variants.sandbox import bubblewrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def public() -> Iterator[Path]:
+    """Give a folder that every user can reach: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def roots(public: Path) -> dict[str, Path]:
+    """Give root filesystems with busybox, and one with programs to build."""
+    try:
+        bubblewrap.probe()
+    except EngineUnavailable as error:
+        require("embedded", str(error))
+    return make_roots(public / "roots")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Give the source folder of a project."""
+    folder = tmp_path / "project" / "hello-c"
+    folder.mkdir(parents=True)
+    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
+    return folder

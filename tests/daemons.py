@@ -1,0 +1,123 @@
+"""Daemons of the tests' own: private sockets, data and networks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conftest import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE = 60.0
+"""Seconds that a daemon gets to answer."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A daemon that runs.
+
+    Attributes:
+        url: Where it answers.
+        process: Its process; a test may stop or end it.
+        folder: Its folder.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+
+@contextlib.contextmanager
+def docker(data: str = "data") -> Iterator[Service]:
+    """Start Docker, with a bridge in a network namespace of its own."""
+    daemon = shutil.which("dockerd")
+    if daemon is None or os.geteuid() != 0 or shutil.which("unshare") is None:
+        require("docker", "dockerd and unshare are not installed, or the tests do not run as root")
+
+    def command(folder: Path) -> list[str]:
+        places = {"data-root": data, "exec-root": "exec", "pidfile": "pid"}
+        flags = [f"--{name}={folder / place}" for name, place in places.items()]
+        own = ["--iptables=false", "--ip6tables=false", f"--host=unix://{folder}/socket"]
+        return ["unshare", "--net", daemon, *flags, *own]
+
+    with _service("docker", command) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def podman(uid: int | None = None) -> Iterator[Service]:
+    """Start Podman's service, as root or as an ordinary user.
+
+    Args:
+        uid: The user who runs it; None for the user of the tests.
+    """
+    program = shutil.which("podman")
+    if program is None or os.geteuid() != 0:
+        require("podman", "podman is not installed, or the tests do not run as root")
+
+    def command(folder: Path) -> list[str]:
+        (folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "{"overlay" if uid is None else "vfs"}"\n'
+            f'graphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n',
+            encoding="utf-8",
+        )
+        service = [program, "system", "service", "--time=0", f"unix://{folder}/socket"]
+        if uid is None:
+            return ["unshare", "--net", *service]
+        os.chown(folder, uid, uid)
+        return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *service]
+
+    with _service("podman", command) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def _service(name: str, command: object) -> Iterator[Service]:
+    # A short path: a socket's has at most 107 bytes (unix(7)).
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        assert callable(command)
+        words: list[str] = command(folder)
+        environ = {
+            **os.environ,
+            "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+            "XDG_RUNTIME_DIR": str(folder),
+            "HOME": str(folder),
+        }
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log, env=environ, cwd="/")
+        try:
+            _wait(name, process, folder)
+            yield Service(f"unix://{folder}/socket", process, folder)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(18)  # SIGCONT: a test may have stopped it
+            process.terminate()
+            process.wait()
+            subprocess.run(["umount", "--recursive", folder], check=False, capture_output=True)
+
+
+def _wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        if (folder / "socket").exists():
+            done = subprocess.run(
+                ["curl", "--silent", "--unix-socket", folder / "socket", "http://x/_ping"],
+                capture_output=True,
+                check=False,
+            )
+            if done.stdout.startswith(b"OK"):
+                return
+        time.sleep(0.1)
+    process.kill()
+    require(name, (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:])

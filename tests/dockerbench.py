@@ -1,0 +1,62 @@
+"""The docker engine on hand-made images, against a daemon of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from handmade import Bench, HandMade
+from nox_variants.engines.docker import builders, connection
+from nox_variants.engines.docker.engine import DockerEngine
+from nox_variants.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from daemons import Service
+
+WAYS = {"buildkit": "docker", "classic": "docker", "podman": "podman"}
+"""Each way to build, and the daemon that it needs."""
+
+
+def environment(way: str, service: Service) -> dict[str, str]:
+    """Return an environment in which an engine finds a daemon."""
+    name = "CONTAINER_HOST" if WAYS[way] == "podman" else "DOCKER_HOST"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
+    return {**kept, name: service.url}
+
+
+def open_docker(
+    way: str,
+    service: Service,
+    *,
+    home: Path,
+    roots: Mapping[str, Path],
+    source: Path,
+    **changes: Any,
+) -> Bench:
+    """Return an engine on a daemon, and the project of a program's source."""
+    environ = environment(way, service)
+    daemon = connection.connect(WAYS[way], environ)
+    builder = (
+        builders.choose(daemon, environ) if way == "buildkit" else builders.Classic(daemon=daemon)
+    )
+    store = Store(home)
+    options: dict[str, Any] = {
+        "use_cache": True,
+        "epoch": 0,
+        "host": "linux/amd64",
+        "revision": "0" * 40,
+        "cancelled": threading.Event(),
+    }
+    engine = DockerEngine(
+        daemon=daemon,
+        builder=builder,
+        store=store,
+        images=HandMade(store, roots),
+        root=source.parent,
+        **options | changes,
+    )
+    return Bench(engine, source)

@@ -1,0 +1,109 @@
+"""The seccomp program, run by an interpreter of the tests' own."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nox_variants.sandbox import seccomp
+
+ALLOWED, REFUSED, PRETENDED = 0x7FFF0000, 0x00050001, 0x00050000
+
+X86_64, I386, AARCH64, ARM, RISCV64, S390X = (
+    0xC000003E,
+    0x40000003,
+    0xC00000B7,
+    0x40000028,
+    0xC00000F3,
+    0x80000016,
+)
+X32 = 0x40000000
+
+NUMBERS = {
+    X86_64: {"prctl": 157, "add_key": 248, "request_key": 249, "keyctl": 250, "fork": 57},
+    I386: {"prctl": 172, "add_key": 286, "request_key": 287, "keyctl": 288, "fork": 2},
+    AARCH64: {"prctl": 167, "add_key": 217, "request_key": 218, "keyctl": 219, "clone": 220},
+    ARM: {"prctl": 172, "add_key": 309, "request_key": 310, "keyctl": 311, "fork": 2},
+    RISCV64: {"prctl": 167, "add_key": 217, "request_key": 218, "keyctl": 219, "clone": 220},
+}
+"""From the kernel's own headers."""
+
+KEYS = ("add_key", "request_key", "keyctl")
+SET_PDEATHSIG, GET_PDEATHSIG, KILL, TERM = 1, 2, 9, 15
+
+
+def run(machine: int, number: int, *arguments: int) -> int:
+    """Return what the program says to a call (linux/seccomp.h, struct seccomp_data)."""
+    filled = [*arguments, *(0 for _ in range(6 - len(arguments)))]
+    data = struct.pack("=IIQ6Q", number, machine, 0, *filled)
+    code = list(struct.iter_unpack("=HBBI", seccomp.program()))
+    at = value = 0
+    while True:
+        kind, true, false, operand = code[at]
+        at += 1
+        match kind:
+            case 0x20:
+                (value,) = struct.unpack_from("=I", data, operand)
+            case 0x54:
+                value &= operand
+            case 0x15:
+                at += true if value == operand else false
+            case 0x06:
+                return int(operand)
+            case _:
+                pytest.fail(f"an instruction that the program has no use for: {kind:#x}")
+
+
+@pytest.mark.parametrize("machine", NUMBERS)
+@pytest.mark.parametrize("call", KEYS)
+def test_key_rings(machine: int, call: str) -> None:
+    """Key rings are refused on every machine."""
+    assert run(machine, NUMBERS[machine][call], 1, 2) == REFUSED
+
+
+@pytest.mark.parametrize("machine", NUMBERS)
+def test_parent_death_signal(machine: int) -> None:
+    """Only SIGKILL may be set; anything else is said to be done, and is not."""
+    number = NUMBERS[machine]["prctl"]
+
+    assert run(machine, number, SET_PDEATHSIG, KILL) == ALLOWED
+    assert run(machine, number, SET_PDEATHSIG, 0) == PRETENDED
+    assert run(machine, number, SET_PDEATHSIG, TERM) == PRETENDED
+    assert run(machine, number, GET_PDEATHSIG, 0) == ALLOWED
+
+
+def test_upper_halves_do_not_hide() -> None:
+    """The kernel takes an int: bits above it make no other call."""
+    high = 1 << 32
+
+    assert run(X86_64, 157, high | SET_PDEATHSIG, 0) == PRETENDED
+
+
+def test_x32() -> None:
+    """The x32 form of a call is the same call."""
+    assert run(X86_64, X32 | 250) == REFUSED
+    assert run(X86_64, X32 | 157, SET_PDEATHSIG, 0) == PRETENDED
+
+
+def test_unknown_machine() -> None:
+    """On a machine that is not listed everything is allowed."""
+    assert {run(S390X, number, 1) for number in (157, 172, 250, 280)} == {ALLOWED}
+
+
+@given(
+    st.sampled_from([*NUMBERS, S390X]),
+    st.integers(0, 600) | st.integers(0, 2**32 - 1),
+    st.integers(0, 3),
+    st.integers(0, 64),
+)
+def test_all_else_is_allowed(machine: int, number: int, first: int, second: int) -> None:
+    """Every call gets an answer, and no other call than those is stopped."""
+    names = {value: name for name, value in NUMBERS.get(machine, {}).items()}
+    name = names.get(number & ~X32, "")
+    stopped = name == "prctl" and first == SET_PDEATHSIG and second != KILL
+    expected = REFUSED if name in KEYS else PRETENDED if stopped else ALLOWED
+
+    assert run(machine, number, first, second) == expected
