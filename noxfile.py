@@ -45,7 +45,8 @@ def tests(session: nox.Session) -> None:
     session.install("--force-reinstall", "--no-deps", ".")
     session.install(".")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    parallel = ("-n", "auto", "--dist", "loadfile")
+    session.run("coverage", "run", "-m", "pytest", *parallel, *session.posargs)
     session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     if not session.posargs:
         session.run("coverage", "report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
@@ -11,7 +12,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import daemons
 
@@ -75,3 +75,10 @@ def podman_service() -> Iterator[daemons.Service]:
 
     with daemons.podman() as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that all end-to-end tests share, so that images are prepared once."""
+    kept = os.environ.get("VARIANTS_TEST_HOME")
+    return Path(kept) if kept else tmp_path_factory.mktemp("home")

@@ -63,6 +63,7 @@ class Project:
         return {
             **kept,
             "NOX_VARIANTS_HOME": str(self.home),
+            "NOX_VARIANTS_ENGINE": "embedded",
             "NO_COLOR": "1",
             **self.environ,
             **changes,

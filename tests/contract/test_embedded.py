@@ -195,6 +195,15 @@ def test_folders_that_links_lead_to(
     assert build.artifacts[1].file.read_text(encoding="utf-8") == "711\n755\n"
 
 
+def test_mode_of_the_root(bench: Bench) -> None:
+    """The root folder of a build is like any other, whatever the umask."""
+    before = os.umask(0o077)
+    try:
+        assert output(bench, "stat -c %a / /out /src > /out/hello-c") == "755\n755\n755\n"
+    finally:
+        os.umask(before)
+
+
 def test_no_shell(bench: Bench) -> None:
     """An image without a shell cannot build, and says so."""
     with pytest.raises(BuildFailed, match=r"^scratch has no /bin/sh to run the build's commands$"):

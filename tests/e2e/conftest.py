@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from projects import HELLO, NOXFILE, REPOSITORY, Project
 
-
-@pytest.fixture(scope="session")
-def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that all end-to-end tests share, so that images are prepared once."""
-    kept = os.environ.get("VARIANTS_TEST_HOME")
-    return Path(kept) if kept else tmp_path_factory.mktemp("home")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -115,6 +115,15 @@ static int daemonize(void) {
     return 0;
 }
 
+static int crowd(int count) {
+    for (; count > 0; count--)
+        if (fork() == 0) {
+            for (int file = 0; file < 3; file++) close(file);
+            wait_for_ever();
+        }
+    return 0;
+}
+
 static int reach(const char *address, int port) {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(port)};
     inet_pton(AF_INET, address, &there.sin_addr);
@@ -191,6 +200,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "crash")) return *(volatile int *)number;
     if (!strcmp(what, "kill")) return say("kill", kill(getpid(), number)), 0;
     if (!strcmp(what, "open")) return say("open", open(first, O_WRONLY)), 0;
+    if (!strcmp(what, "kill-group")) return say("kill", kill(0, number)), 0;
     if (!strcmp(what, "fill")) return fill(first);
     if (!strcmp(what, "flood")) return flood(number, 1), flood(number, 2);
     if (!strcmp(what, "hog")) return touch(number * MB), wait_for_ever(), 0;
@@ -208,6 +218,8 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "descriptors")) return print_descriptors();
     if (!strcmp(what, "forbidden")) return forbidden();
     if (!strcmp(what, "lie")) return fake_status();
+    if (!strcmp(what, "lie-wait")) return fake_status(), wait_for_ever(), 0;
+    if (!strcmp(what, "crowd")) return crowd(number);
     if (!strcmp(what, "outlive")) return parent_death_signal(), wait_for_ever(), 0;
     if (!strcmp(what, "parent-death")) return parent_death_signal();
     if (!strcmp(what, "stubborn")) {

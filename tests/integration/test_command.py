@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +18,8 @@ import pytest
 
 from nox_variants.errors import EngineUnavailable, SandboxError
 from nox_variants.sandbox import bubblewrap, program
-from nox_variants.sandbox.bubblewrap import PATH, find_bwrap, setup_error
-from nox_variants.sandbox.command import Root
+from nox_variants.sandbox.bubblewrap import PATH, find_bwrap, said, setup_error
+from nox_variants.sandbox.command import Root, run_command
 from sandboxed import child, command, give, nothing_left, program_runs, token, wait_until
 
 if TYPE_CHECKING:
@@ -207,12 +210,38 @@ def test_kernel_settings(user: User, place: Path, path: str) -> None:
     )
 
 
-def test_daemon(user: User, place: Path) -> None:
-    """What a command leaves running ends with it."""
+@pytest.mark.parametrize("argv", [("daemon",), ("crowd", "300")])
+def test_left_running(user: User, place: Path, argv: tuple[str, ...]) -> None:
+    """What a command leaves running has ended when the command is over."""
     word = token()
 
-    assert user.command(user.overlay(place), "daemon", word) == (0, "")
+    assert user.command(user.overlay(place), *argv, word) == (0, "")
     assert nothing_left(word)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signals_to_the_group(user: User, place: Path, number: int) -> None:
+    """``kill 0`` ends the command and what it started, as its last words do, and not bwrap."""
+    code, _ = user.command(user.overlay(place), "kill-group", str(number))
+
+    assert code == 128 + number
+
+
+def test_cancelled_before(place: Path) -> None:
+    """Nothing starts after a run was cancelled."""
+    cancelled = threading.Event()
+    cancelled.set()
+
+    with pytest.raises(SandboxError, match=r"^cancelled$"):
+        run_command(
+            Root(upper=place / "nowhere"),
+            ("/probe",),
+            workdir="/",
+            env=(),
+            network=False,
+            log=lambda _: None,
+            cancelled=cancelled,
+        )
 
 
 def test_cancelled(user: User, place: Path) -> None:
@@ -504,6 +533,22 @@ sys.modules["fcntl"] = sys.modules["resource"] = None
 import nox_variants.engines.embedded
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# What bwrap says
+
+
+def test_said() -> None:
+    """Documents are read one by one, until one has what is asked for."""
+    status = io.BytesIO(b'{ "child-pid": 7, "x": 1 }\n{ "exit-code": 3 }\n')
+
+    assert [said(status, name) for name in ("child-pid", "exit-code", "more")] == [7, 3, None]
+
+
+@pytest.mark.parametrize("text", [b"", b'{ "child-pid": 7', b'{ "other": 7 }\n'])
+def test_said_nothing(text: bytes) -> None:
+    """A document that is cut off, for bwrap was ended, says nothing."""
+    assert said(io.BytesIO(text), "child-pid") is None
 
 
 # A bwrap that misbehaves

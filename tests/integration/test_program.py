@@ -302,6 +302,7 @@ def test_killed_by_a_signal(user: User, argv: tuple[str, ...], code: int) -> Non
 def test_signals_to_oneself(user: User, number: int) -> None:
     """PID 1 without a handler ignores what it sends itself, as in a container."""
     assert lines(user.run("kill", str(number))) == ["kill: done"]
+    assert lines(user.run("kill-group", str(number))) == ["kill: done"]
 
 
 @pytest.mark.parametrize("code", [128, 193, 255])
@@ -413,13 +414,40 @@ class Killer(threading.Event):
         return False
 
 
-def test_ended_from_outside(me: User) -> None:
+@pytest.mark.parametrize("what", ["stubborn", "lie-wait"])
+def test_ended_from_outside(me: User, what: str) -> None:
     """A bwrap that somebody else ends, as the kernel does for memory, says nothing of a program."""
     word = token()
 
     with pytest.raises(SandboxError, match=r"^the sandbox was ended from outside, by signal 9$"):
-        run_program(me.program("stubborn", word), Smoke(timeout=600), Killer(word))
+        run_program(me.program(what, word), Smoke(timeout=600), Killer(word))
     assert nothing_left(word)
+
+
+class Priority(threading.Event):
+    """An event that notes the priority of the thread that asks it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def is_set(self) -> bool:
+        self.seen.add(priority())
+        return False
+
+
+def priority() -> int:
+    """Return the nice value of this thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_priority(me: User) -> None:
+    """Where root runs us a fork bomb is not bound, and who ends it goes first; then no more."""
+    before, event = priority(), Priority()
+    run_program(me.program("hello"), Smoke(), event)
+
+    assert event.seen == ({before, -20} if os.geteuid() == 0 else {before})
+    assert priority() == before
 
 
 @pytest.mark.parametrize(

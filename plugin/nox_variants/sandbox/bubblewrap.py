@@ -56,6 +56,7 @@ _OVERLAY_HINT = (
 NAMESPACES = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
     *("--uid", "0", "--gid", "0", "--hostname", HOSTNAME, "--cap-drop", "ALL", "--clearenv"),
+    "--new-session",  # or `kill 0` would reach the outer bwrap
 )
 """Flags of every sandbox: uid 0 of namespaces of its own, without capabilities or environment."""
 

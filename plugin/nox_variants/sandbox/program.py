@@ -321,7 +321,7 @@ def _signal(code: int | None) -> int | None:
 
 def _flags(program: Program, *, status: int, block: int, calls: int) -> list[str]:
     """Return bwrap's flags; the order of mounts is the order of flags."""
-    flags = [*NAMESPACES, "--as-pid-1", "--new-session", "--seccomp", str(calls)]
+    flags = [*NAMESPACES, "--as-pid-1", "--seccomp", str(calls)]
     flags += ["--json-status-fd", str(status), "--block-fd", str(block)]
     for path in program.lower:
         flags += ["--overlay-src", str(path)]

@@ -434,7 +434,7 @@ def remove_left_behind(daemon: Daemon) -> int:
     here, count = socket.gethostname(), 0
     with explained("looking for containers that were left"):
         for container in daemon.client.containers.list(
-            all=True, filters={"label": OWNER}, ignore_removed=True
+            all=True, filters={"label": OWNER}, sparse=True
         ):
             if ended(container.labels.get(OWNER, ""), here):
                 with suppress(Exception):
