@@ -57,6 +57,7 @@ def open_docker(
         store=store,
         images=HandMade(store, roots),
         root=source.parent,
+        output=source.parent / ".variants",
         **options | changes,
     )
     return Bench(engine, source)

@@ -178,6 +178,10 @@ class Bench:
         """Make a plan's image."""
         return self.engine.assemble(plan, self.engine.prepare(plan.run.image), self.build(plan))
 
+    def blob(self, image: VariantImage, digest: str) -> Path:
+        """Return a file of an image's layout."""
+        return self.source.parent / image.path / "blobs/sha256" / hex_of(digest)
+
     def run(self, plan: Plan) -> Observation:
         """Smoke-run a plan."""
         return self.engine.smoke(self.image(plan), plan.smoke)

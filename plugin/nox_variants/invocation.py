@@ -149,6 +149,7 @@ def choose_engine(
         store=store,
         images=images,
         root=settings.root,
+        output=project_folder(settings),
         use_cache=options.use_cache,
         epoch=source_date_epoch(environ),
         host=host_platform(),

@@ -123,8 +123,9 @@ def _run(
         session.error(str(error))
     if any(record.outcome.bad for record in records):
         session.error(table.summary([record for record in records if record.outcome.bad]))
-    if len(records) == 1 and records[0].image is not None:
-        print(f"image: {_place(settings.root, records[0].image.path)}")  # noqa: T201
+    if len(records) == 1 and (image := records[0].image) is not None:
+        place = _place(settings.root, image.path) if image.path else image.tag
+        print(f"image: {place}")  # noqa: T201
 
 
 def _place(root: Path, path: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
-from handmade import make_roots
+from handmade import Bench, make_roots, open_engine
 from nox_variants.errors import EngineUnavailable
 from nox_variants.sandbox import bubblewrap
 
@@ -42,3 +42,9 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def bench(roots: dict[str, Path], home: Path, source: Path) -> Bench:
+    """Give an embedded engine, and a project with one source file."""
+    return Bench(open_engine(home, roots, source.parent), source)

@@ -110,6 +110,8 @@ def test_program_works(bench: Bench) -> None:
     assert image.tag == "hello-c:gcc-static.scratch"
     assert image.sizes.content == image.sizes.binary == image.sizes.above_base > 0
     assert image.cmd == ("/hello-c",)
+    kept = bench.source.parent / ".variants/dockerfiles/hello-c/gcc-static.scratch.Dockerfile"
+    assert 'CMD ["/hello-c"]' in kept.read_text(encoding="utf-8")
 
 
 def test_labels(client: docker.DockerClient, bench: Bench) -> None:

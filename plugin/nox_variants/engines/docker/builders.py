@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DOCKERFILE = "Dockerfile"
 
 _POLL = 0.1
+_KEPT = 4096
 _TRIAL = "FROM scratch\nLABEL nox-variants.trial=1\n"
 _TRIAL_SECONDS = 30
 _COMMAND_FAILED = re.compile(
@@ -78,6 +79,9 @@ class Builder(Protocol):
             BuildFailed: A command of the Dockerfile failed.
             DaemonError: The daemon or its client did, or the run was cancelled.
         """
+
+
+_RUNTIME_FAILED = re.compile(r"error running container: from \S+ creating container.*")
 
 
 def choose(daemon: Daemon, environ: Mapping[str, str]) -> Builder:
@@ -190,8 +194,15 @@ def _run(
     return process.returncode, last.decode(errors="replace")
 
 
-def failure(words: str) -> BuildFailed | DaemonError:
-    """Return the error of a build that ended with these words."""
+def failure(words: str, said: str = "") -> BuildFailed | DaemonError:
+    """Return the error of a build.
+
+    Args:
+        words: What ended it.
+        said: The end of its output: Podman's runtime tells there that it could not start at all.
+    """
+    if found := _RUNTIME_FAILED.search(said):
+        return DaemonError(f"the build could not be done: {found[0]}")
     if _COMMAND_FAILED.search(words):
         return BuildFailed(words)
     return DaemonError(f"the build could not be done: {words}")
@@ -232,12 +243,14 @@ class Classic:
     def _follow(
         lines: Iterator[dict[str, str]], log: Callable[[bytes], None], cancelled: threading.Event
     ) -> None:
+        said = ""
         for line in lines:
             if cancelled.is_set():
                 raise DaemonError("cancelled")
             log(line.get("stream", "").encode())
+            said = (said + line.get("stream", ""))[-_KEPT:]
             if error := line.get("error"):
-                raise failure(" ".join(error.split()))
+                raise failure(" ".join(error.split()), said)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import socket
 import stat
@@ -85,6 +86,7 @@ class DockerEngine:
         store: Where artifacts and stand-ins are kept.
         images: Gives stand-ins.
         root: The folder of ``variants.yaml``: no source leads out of it.
+        output: The project's folder, for the Dockerfiles of the last run.
         use_cache: Whether images and builds of earlier runs are good.
         epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
         host: ``linux/amd64``: what is built and run.
@@ -100,6 +102,7 @@ class DockerEngine:
         store: Store,
         images: Images,
         root: Path,
+        output: Path,
         use_cache: bool,
         epoch: int,
         host: str,
@@ -110,6 +113,7 @@ class DockerEngine:
         self._builder = builder
         self._store = store
         self._images = images
+        self._output = output
         self._use_cache = use_cache
         self._epoch = epoch
         self._host = host
@@ -331,14 +335,23 @@ class DockerEngine:
     # --- variants ------------------------------------------------------------------------------
 
     def _dockerfile(self, plan: Plan, base: PreparedImage) -> str:
+        """Return a variant's Dockerfile, and keep it where the user finds it."""
         build = self._images.prepare(plan.build.image)
-        return dockerfile.render(
+        text = dockerfile.render(
             plan,
             self._base(build),
             self._base(base),
             epoch=self._epoch,
             buildkit=self._builder.buildkit,
         )
+        tag = names.image_tag(plan.variant)
+        file = self._output / "dockerfiles" / plan.variant.program / f"{tag}.Dockerfile"
+        with self._store.explained():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_name(f".{file.name}.{os.getpid()}")
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(file)
+        return text
 
     def _labels(self, plan: Plan) -> Pairs:
         labels = [
