@@ -16,7 +16,7 @@ import docker
 import pytest
 
 import daemons
-from dockerbench import WAYS, environment, open_docker
+from dockerbench import QUIET, WAYS, environment, open_docker
 from handmade import GREETING, SMOKE
 from nox_variants import runner
 from nox_variants.engines.docker import connection
@@ -38,15 +38,10 @@ if TYPE_CHECKING:
     from nox_variants.record import Record
     from nox_variants.runner import Task
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.sandbox,
-    # The SDK leaves the sockets of attached containers to the garbage collector.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.docker, pytest.mark.sandbox, *QUIET]
 
 MB = 1024 * 1024
+NOBODY = 65534
 
 
 @pytest.fixture(params=WAYS)
@@ -444,3 +439,19 @@ def test_socket_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         silent.listen()
         with pytest.raises(EngineUnavailable, match=r"(?i)timed out"):
             connection.connect("docker", {"DOCKER_HOST": f"unix://{tmp_path}/silent"})
+
+
+def test_rootless(home: Path, roots: dict[str, Path], source: Path) -> None:
+    """Podman of an ordinary user builds and runs the same; what it cannot limit is said."""
+    with daemons.podman(uid=NOBODY) as service:
+        bench = open_docker("podman", service, home=home, roots=roots, source=source)
+        notes = " ".join(bench.engine.probe().notes)
+        image = bench.image(bench.plan())
+        seen = bench.engine.smoke(image, SMOKE)
+        dynamic = bench.run(bench.plan(link=LinkMode.DYNAMIC))
+        bench.engine.close()
+
+    assert (seen.started, seen.exit_code, seen.stdout) == (True, 0, GREETING)
+    assert image.sizes.content == image.sizes.binary
+    assert not dynamic.started
+    assert "podman" in notes

@@ -146,6 +146,7 @@ class _Watch:
         self._smoke = smoke
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._truncated = self._timed_out = self._process_limit = False
+        self._seconds = 0.0
 
     def observe(self, cancelled: threading.Event) -> Observation:
         output = self._container.attach(stdout=True, stderr=True, stream=True, demux=True)
@@ -155,9 +156,11 @@ class _Watch:
         begin = time.monotonic()
         if words := self._start():
             return Observation(started=False, exec_error=words)
+        running = time.monotonic()
         if stdin is not None:
             threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
         self._wait(reader, begin, cancelled)
+        self._seconds = time.monotonic() - running
         reader.join(GRACE)
         self._container.reload()
         return self._seen(self._container.attrs["State"])
@@ -265,7 +268,8 @@ class _Watch:
             timed_out=self._timed_out,
             out_of_memory=memory,
             process_limit=self._process_limit,
-            seconds=_seconds(state),
+            # A short run may end before the daemon notes that it began.
+            seconds=_seconds(state) or self._seconds,
         )
 
 

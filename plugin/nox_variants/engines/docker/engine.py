@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import socket
 import stat
 import tarfile
@@ -54,6 +55,7 @@ STAGES = "nox-variants/build"
 STAND_INS = "nox-variants/stand-in"
 """The repository of images out of packages."""
 
+_EXIT_CODE = re.compile(r"(?:exit code: |non-zero code: |exit status )(\d+)\D*$")
 _MOST_LINKS = 40
 _LARGEST_ARTIFACT = 4 << 30
 
@@ -167,7 +169,11 @@ class DockerEngine:
                 network=stage.network,
                 cache=self._use_cache,
             )
-            self._builder.build(job, log.write, self._cancelled)
+            self._check_cancelled()
+            try:
+                self._builder.build(job, log.write, self._cancelled)
+            except BuildFailed as error:
+                raise BuildFailed(_failure(error.message, stage)) from error
             return self._artifacts(stage, tag, staging)
 
         return self._builds.get(key, compile_, lambda _: self._find(tag) is not None)
@@ -193,6 +199,7 @@ class DockerEngine:
 
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Run the image's command in a container."""
+        self._check_cancelled()
         run = containers.Run(
             image=image.config_digest,
             cmd=(*image.cmd, *smoke.args),
@@ -209,6 +216,10 @@ class DockerEngine:
     def cancel(self) -> None:
         """End every build and container, and let nothing new start."""
         self._cancelled.set()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise DaemonError("cancelled")
 
     def close(self) -> None:
         """Wait for the removal of containers, and close every connection."""
@@ -406,6 +417,16 @@ class DockerEngine:
         return contents
 
 
+def _failure(words: str, stage: BuildStage) -> str:
+    """Return which command failed and how, in the words of every engine."""
+    code = _EXIT_CODE.search(words)
+    if code is None:
+        return words
+    named = [command for command in stage.commands if command.strip() in words]
+    command = repr((named or stage.commands)[0]) if named or len(stage.commands) == 1 else "it"
+    return f"{command} ended with exit code {code[1]} in {stage.image.name}"
+
+
 def _reference(image: PreparedImage) -> str:
     """Return what FROM names: a stand-in's tag is its content."""
     if image.stand_in:
@@ -449,7 +470,8 @@ def remove_left_behind(daemon: Daemon) -> int:
         for container in daemon.client.containers.list(
             all=True, filters={"label": OWNER}, sparse=True
         ):
-            if ended(container.labels.get(OWNER, ""), here):
+            labels = container.attrs.get("Labels") or {}
+            if ended(labels.get(OWNER, ""), here):
                 with suppress(Exception):
                     container.remove(force=True, v=True)
                     count += 1
