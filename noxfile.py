@@ -10,6 +10,7 @@
 #   "pydantic>=2.10,<3",
 #   "pyelftools>=0.31",
 #   "pyyaml>=6.0.2",
+#   "requests>=2.32",
 #   "rich>=13.9",
 # ]
 # ///
