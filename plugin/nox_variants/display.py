@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from nox_variants.record import Record
     from nox_variants.runner import Task
 
-TIMES_WIDTH = 120
-"""Columns that a terminal must have for the table to show times as well."""
+_UNBOUNDED = 10_000
 
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe."""
@@ -153,6 +152,18 @@ def failure_lines(task: Task, result: object) -> tuple[str, ...]:
     return () if quiet else (f"error: {error}",)
 
 
+def _print_table(records: Sequence[Record], console: Console) -> None:
+    """Print as many columns as there is room for; too long ones wrap, they are never cut off."""
+    room = console.width
+    made = [table.table(records, columns) for columns in table.LAYOUTS]
+    wide = console.options.update(width=_UNBOUNDED)
+    widths = [console.measure(each, options=wide).maximum for each in made]
+    best = next((at for at, width in enumerate(widths) if width <= room), len(made) - 1)
+    console.width = max(widths[best], room)
+    console.print(made[best])
+    console.width = room
+
+
 def _visible(line: str) -> str:
     """Return a line of a program's output without what would steer a terminal."""
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
@@ -164,7 +175,7 @@ def print_report(records: Sequence[Record], stream: TextIO) -> None:
 
     terminal = stream.isatty()
     console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False)
-    console.print(table.table(records, times=console.width >= TIMES_WIDTH))
+    _print_table(records, console)
     for outcome, text, ids in table.notes(records):
         console.print()
         console.print(f"{outcome}: {', '.join(ids)}", markup=False, style="bold", soft_wrap=True)

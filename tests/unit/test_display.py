@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,3 +128,29 @@ def test_passed_rows_need_no_words() -> None:
 
     assert "hello-c(scratch,static)\n" not in stream.getvalue()
     assert "stand-ins" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (
+            200,
+            "variant linkage binary content factor build smoke verdict cause outcome",
+        ),
+        (100, "variant linkage binary content factor verdict cause outcome"),
+        (80, "variant content factor result"),
+        (30, "variant content factor result"),
+    ],
+)
+def test_table_fits_the_terminal(width: int, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow terminal gets fewer columns; no cell is ever cut off."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Terminal()
+
+    display.print_report([FULL, SKIPPED], stream)
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert plain.splitlines()[0].split() == header.split()
+    assert FULL.variant in plain
+    assert "exit-code" in plain
+    assert "\N{HORIZONTAL ELLIPSIS}" not in plain

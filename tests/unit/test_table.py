@@ -116,17 +116,10 @@ def test_table_shows_programs_apart_and_text_as_it_is() -> None:
     assert [word in lines[0] for word in ("variant", "factor", "smoke", "outcome")] == [True] * 4
 
 
-def test_narrow_table_leaves_out_times() -> None:
-    """Without room, the columns of build and smoke time go first."""
-    made = table.table([BASELINE], times=False)
+@pytest.mark.parametrize("columns", table.LAYOUTS)
+def test_layouts(columns: tuple[str, ...]) -> None:
+    """Each layout has its columns, and a row per record."""
+    made = table.table([FULL, BASELINE], columns)
 
-    assert [column.header for column in made.columns] == [
-        "variant",
-        "linkage",
-        "binary",
-        "content",
-        "factor",
-        "verdict",
-        "cause",
-        "outcome",
-    ]
+    assert [column.header for column in made.columns] == list(columns)
+    assert made.row_count == 2

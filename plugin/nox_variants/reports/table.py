@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 STAND_IN = "*"
 """Marks what was built or run with a stand-in of an image."""
 
+LAYOUTS = (
+    (
+        *("variant", "linkage", "binary", "content", "factor"),
+        *("build", "smoke", "verdict", "cause", "outcome"),
+    ),
+    ("variant", "linkage", "binary", "content", "factor", "verdict", "cause", "outcome"),
+    ("variant", "content", "factor", "result"),
+)
+"""Columns of the table, from all of them to those that 80 characters hold."""
+
+_NUMBERS = {"binary", "content", "factor", "build", "smoke"}
+_COLOURED = {"outcome", "result"}
 _STYLES = {
     Outcome.PASSED: "green",
     Outcome.FAILED: "bold red",
@@ -42,6 +54,11 @@ class Row:
     verdict: str
     cause: str
     outcome: Outcome
+
+    @property
+    def result(self) -> str:
+        """Outcome and cause in one."""
+        return f"{self.outcome} ({self.cause})" if self.cause else str(self.outcome)
 
 
 def size(number: int) -> str:
@@ -140,30 +157,27 @@ def notes(records: Iterable[Record]) -> tuple[tuple[Outcome, str, tuple[str, ...
     return tuple((outcome, text, tuple(ids)) for (outcome, text), ids in found.items())
 
 
-def table(records: Sequence[Record], *, times: bool = True) -> Table:
+def table(records: Sequence[Record], columns: Sequence[str] = LAYOUTS[0]) -> Table:
     """Return the table for a terminal.
 
     Args:
         records: In the order of the rows.
-        times: Whether there is room for the columns of build and smoke time.
+        columns: Names of :class:`Row`'s fields: one of :data:`LAYOUTS`.
     """
     from rich.table import Table  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
     from rich.text import Text  # noqa: PLC0415
 
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    made.add_column("variant", no_wrap=True)
-    made.add_column("linkage", no_wrap=True)
-    for name in ("binary", "content", "factor", *(("build", "smoke") if times else ())):
-        made.add_column(name, justify="right", no_wrap=True)
-    for name in ("verdict", "cause", "outcome"):
-        made.add_column(name, no_wrap=True)
+    for name in columns:
+        made.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
     previous = ""
     for record, row in zip(records, rows(records), strict=True):
         if previous not in {"", record.program}:
             made.add_row()
         previous = record.program
-        cells = [row.variant, row.linkage, row.binary, row.content, row.factor]
-        cells += [row.build, row.smoke] if times else []
-        cells += [row.verdict, row.cause]
-        made.add_row(*map(Text, cells), Text(row.outcome.value, style=_STYLES[row.outcome]))
+        style = _STYLES[row.outcome]
+        cells = ((name, str(getattr(row, name))) for name in columns)
+        made.add_row(
+            *(Text(text, style=style if name in _COLOURED else "") for name, text in cells)
+        )
     return made
