@@ -21,6 +21,9 @@ PATIENCE = 60.0
 """Seconds that a daemon gets to answer."""
 
 
+_OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
+
+
 @dataclass(frozen=True)
 class Service:
     """A daemon that runs.
@@ -47,7 +50,7 @@ def docker(data: str = "data") -> Iterator[Service]:
         places = {"data-root": data, "exec-root": "exec", "pidfile": "pid"}
         flags = [f"--{name}={folder / place}" for name, place in places.items()]
         own = ["--iptables=false", "--ip6tables=false", f"--host=unix://{folder}/socket"]
-        return ["unshare", "--net", daemon, *flags, *own]
+        return [*_OWN_NETWORK, daemon, *flags, *own]
 
     with _service("docker", command) as service:
         yield service
@@ -72,12 +75,45 @@ def podman(uid: int | None = None) -> Iterator[Service]:
         )
         service = [program, "system", "service", "--time=0", f"unix://{folder}/socket"]
         if uid is None:
-            return ["unshare", "--net", *service]
+            return [*_OWN_NETWORK, *service]
         os.chown(folder, uid, uid)
         return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *service]
 
     with _service("podman", command) as service:
         yield service
+
+
+@contextlib.contextmanager
+def registry(beside: Service, folder: Path) -> Iterator[str]:
+    """Start Debian's registry where a daemon reaches it on its loopback; yields ``HOST:PORT``."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        require("registry", "docker-registry is not installed")
+    config = folder / "registry.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
+        "http: {addr: '127.0.0.1:5000'}\n",
+        encoding="utf-8",
+    )
+    inside = ["nsenter", f"--net=/proc/{beside.process.pid}/ns/net"]
+    with (folder / "registry.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*inside, program, "serve", config], stdout=log, stderr=log, cwd="/"
+        )
+    try:
+        end = time.monotonic() + PATIENCE
+        while subprocess.run(
+            [*inside, "curl", "--silent", "--fail", "http://127.0.0.1:5000/v2/"],
+            check=False,
+            capture_output=True,
+        ).returncode:
+            assert time.monotonic() < end, (folder / "registry.log").read_text()
+            time.sleep(0.1)
+        yield "127.0.0.1:5000"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextlib.contextmanager

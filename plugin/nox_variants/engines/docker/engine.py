@@ -20,12 +20,11 @@ from nox_variants.engines.builds import Builds
 from nox_variants.engines.docker import builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
-from nox_variants.engines.docker.saved import layer_contents
-from nox_variants.errors import BuildFailed, ImageError, StoreError
+from nox_variants.engines.docker.saved import contents
+from nox_variants.errors import BuildFailed, ImageError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
-from nox_variants.oci.digest import hex_of
 from nox_variants.oci.layer import write_tree
 from nox_variants.results import Sizes, VariantImage
 from nox_variants.sources import Sources
@@ -132,6 +131,7 @@ class DockerEngine:
         )
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
+        self._prepared: dict[Image, PreparedImage] = {}
         self._loaded: set[str] = set()
         self._assembled: dict[str, _Assembled] = {}
 
@@ -145,6 +145,8 @@ class DockerEngine:
         prepared = self._images.prepare(image)
         if prepared.kind is SourceKind.APT:
             self._load(prepared)
+        with self._lock:
+            self._prepared[image] = prepared
         return prepared
 
     def build(self, stage: BuildStage, image: PreparedImage) -> Build:
@@ -347,7 +349,7 @@ class DockerEngine:
 
     def _dockerfile(self, plan: Plan, base: PreparedImage) -> str:
         """Return a variant's Dockerfile, and keep it where the user finds it."""
-        build = self._images.prepare(plan.build.image)
+        build = self._prepared[plan.build.image]
         text = dockerfile.render(
             plan,
             self._base(build),
@@ -401,20 +403,7 @@ class DockerEngine:
         if not plan.run.single_stage:
             sizes = {artifact.path: artifact.size for artifact in build.artifacts}
             return sum(sizes[each.source] for each in plan.run.files)
-        return sum(self._contents(image)[len(base.layers) :])
-
-    def _contents(self, image: DockerImage) -> tuple[int, ...]:
-        """Return each layer's content; all of the image is read for that, once."""
-        key = hex_of(str(image.id))
-        folder = self._store.find("facts", key)
-        if folder is not None:
-            with suppress(StoreError, LookupError):
-                return tuple(self._store.read_json(folder / "layers.json")["contents"])
-        with explained(f"reading {image.id}"):
-            contents = layer_contents(image.save(chunk_size=1 << 20))
-        with self._store.publish("facts", key, replace=True) as staging:
-            self._store.write_json(staging / "layers.json", {"contents": contents})
-        return contents
+        return sum(contents(self._store, image)[len(base.layers) :])
 
 
 def _failure(words: str, stage: BuildStage) -> str:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from nox_variants.engines.docker import builders
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
-from nox_variants.engines.docker.saved import Stream, layer_contents
+from nox_variants.engines.docker.saved import Stream, contents
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.images.flattened import unpack
 from nox_variants.model import Digest, SourceKind
@@ -180,7 +180,6 @@ class Puller:
 
     def _prepared(self, image: Image, found: DockerImage, reference: str) -> PreparedImage:
         digest = _digest(found)
-        contents = self._contents(found)
         self._keep_root(found, digest)
         return PreparedImage(
             name=image.name,
@@ -188,13 +187,9 @@ class Puller:
             reference=reference,
             digest=digest,
             layers=tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ())),
-            content=sum(contents),
+            content=sum(contents(self._store, found)),
             env=_pairs(found.attrs["Config"]),
         )
-
-    def _contents(self, found: DockerImage) -> tuple[int, ...]:
-        with explained(f"reading {found.id}"):
-            return layer_contents(found.save(chunk_size=1 << 20))
 
     def _keep_root(self, found: DockerImage, digest: Digest) -> None:
         """Unpack the image's files into the store, for the facts that explain failures."""

@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import json
 import tarfile
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, cast
+
+from nox_variants.engines.docker.connection import explained
+from nox_variants.errors import StoreError
+from nox_variants.oci.digest import hex_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from docker.models.images import Image as DockerImage
+
+    from nox_variants.store import Store
+
 _LARGEST_MANIFEST = 4 << 20
+
+
+def contents(store: Store, image: DockerImage) -> tuple[int, ...]:
+    """Return the content of each layer of a daemon's image; all of it is read for that, once.
+
+    Args:
+        store: Where the answer is kept.
+        image: The image.
+
+    Raises:
+        DaemonError: It cannot be read.
+    """
+    key = hex_of(str(image.id))
+    folder = store.find("facts", key)
+    if folder is not None:
+        with suppress(StoreError, LookupError):
+            return tuple(store.read_json(folder / "layers.json")["contents"])
+    with explained(f"reading {image.id}"):
+        found = layer_contents(image.save(chunk_size=1 << 20))
+    with store.publish("facts", key, replace=True) as staging:
+        store.write_json(staging / "layers.json", {"contents": found})
+    return found
 
 
 def layer_contents(chunks: Iterable[bytes]) -> tuple[int, ...]:
