@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -131,14 +132,20 @@ def _service(name: str, command: object) -> Iterator[Service]:
             "HOME": str(folder),
         }
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, env=environ, cwd="/")
+            process = subprocess.Popen(
+                words, stdout=log, stderr=log, env=environ, cwd="/", start_new_session=True
+            )
         try:
             _wait(name, process, folder)
             yield Service(f"unix://{folder}/socket", process, folder)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(18)  # SIGCONT: a test may have stopped it
-            process.terminate()
+                os.killpg(process.pid, signal.SIGCONT)  # a test may have stopped it
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             subprocess.run(["umount", "--recursive", folder], check=False, capture_output=True)
 
