@@ -273,7 +273,6 @@ def _context(settings: Settings, info: EngineInfo) -> runner.RunContext:
         tools={
             "nox_variants": nox_variants.__version__,
             "python": platform.python_version(),
-            "bubblewrap": info.version if info.name is EngineName.EMBEDDED else "",
         },
         clock=lambda: dt.datetime.now(dt.UTC),
     )

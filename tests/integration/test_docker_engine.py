@@ -406,6 +406,23 @@ def test_found_by_its_address(way: str, service: Service) -> None:
     assert daemon.info.version[0].isdecimal()
 
 
+def test_docker_context(
+    docker_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The docker context in use says where the daemon is, by its name or by being the current."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    create = ["docker", "context", "create", "mine", "--docker", f"host={docker_service.url}"]
+    subprocess.run(create, check=True, capture_output=True)
+    named = {"DOCKER_CONTEXT": "mine", "DOCKER_CONFIG": str(tmp_path)}
+    (tmp_path / "config.json").write_text('{"currentContext": "mine"}', encoding="utf-8")
+
+    for environ in (named, {"DOCKER_CONFIG": str(tmp_path)}):
+        daemon = connection.connect("docker", environ)
+        daemon.client.close()
+        assert daemon.why == "docker context 'mine'"
+        assert daemon.environ == (("DOCKER_CONTEXT", "mine"),)
+
+
 def test_wrong_kind(docker_service: Service) -> None:
     """What answers as something else is not taken for it."""
     with pytest.raises(EngineUnavailable, match="that is docker, not podman"):
@@ -446,6 +463,8 @@ def test_rootless(home: Path, roots: dict[str, Path], source: Path) -> None:
     with daemons.podman(uid=NOBODY) as service:
         bench = open_docker("podman", service, home=home, roots=roots, source=source)
         notes = " ".join(bench.engine.probe().notes)
+        daemon = bench.engine._daemon  # type: ignore[attr-defined]
+        first_version = daemon.client.info()["CgroupVersion"] == "1"
         image = bench.image(bench.plan())
         seen = bench.engine.smoke(image, SMOKE)
         dynamic = bench.run(bench.plan(link=LinkMode.DYNAMIC))
@@ -454,4 +473,5 @@ def test_rootless(home: Path, roots: dict[str, Path], source: Path) -> None:
     assert (seen.started, seen.exit_code, seen.stdout) == (True, 0, GREETING)
     assert image.sizes.content == image.sizes.binary
     assert not dynamic.started
-    assert "podman" in notes
+    said = "limits on memory and processes are not kept by this daemon" in notes
+    assert said is first_version

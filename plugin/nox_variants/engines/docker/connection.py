@@ -227,7 +227,7 @@ def _daemon(  # noqa: PLR0917
         info=EngineInfo(
             name=found,
             version=str((podman or version)["Version"]),
-            notes=(*_notes(info), *((_PODMAN_NOTE,) if podman else ())),
+            notes=_podman_notes(client, info) if podman else _notes(info, _is_rootless(info)),
         ),
         id=_identity(info) if podman else str(info["ID"]),
         why=address.why,
@@ -241,9 +241,24 @@ def _identity(info: Mapping[str, Any]) -> str:
     return f"{info.get('Name')}:{info.get('DockerRootDir')}"
 
 
-def _notes(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the daemon says it cannot do; rootless, it cannot use cgroups of version 1."""
-    rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
+def _is_rootless(info: Mapping[str, Any]) -> bool:
+    return any("rootless" in option for option in info.get("SecurityOptions") or ())
+
+
+def _podman_notes(client: DockerClient, info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ask Podman itself: what it tells Docker's clients leaves out that it is rootless."""
+    from requests.exceptions import RequestException  # noqa: PLC0415
+
+    try:
+        answer = client.api.get(f"{client.api.base_url}/v4.0.0/libpod/info").json()
+        rootless = bool(answer["host"]["security"]["rootless"])
+    except (RequestException, LookupError, TypeError, ValueError):
+        rootless = False
+    return (*_notes(info, rootless), _PODMAN_NOTE)
+
+
+def _notes(info: Mapping[str, Any], rootless: bool) -> tuple[str, ...]:  # noqa: FBT001
+    """Return what the daemon cannot do; rootless, it cannot use cgroups of version 1."""
     lacks = [
         word
         for key, word in (("MemoryLimit", "memory"), ("PidsLimit", "processes"))
