@@ -6,8 +6,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from handmade import Bench, HandMade
 from nox_variants.engines.docker import builders, connection
 from nox_variants.engines.docker.engine import DockerEngine
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from daemons import Service
-
-QUIET = (
-    # The SDK leaves the sockets of attached containers to the garbage collector.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-)
 
 WAYS = {"buildkit": "docker", "classic": "docker", "podman": "podman"}
 """Each way to build, and the daemon that it needs."""

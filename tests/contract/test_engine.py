@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dockerbench import QUIET, WAYS, open_docker
+from dockerbench import WAYS, open_docker
 from handmade import GREETING, SMOKE, Bench, open_engine
 from nox_variants import names
 from nox_variants.engines.fake import FakeEngine
@@ -20,8 +20,6 @@ from nox_variants.results import EngineName, Linkage, Observation, RootFacts
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-pytestmark = [*QUIET]
 
 FAILING = "echo compiling; echo oops >&2; exit 3"
 BUSYBOX_ROOT = RootFacts(shell=True, interpreters=frozenset({"/bin/sh"}))  # noqa: S604  # a fact

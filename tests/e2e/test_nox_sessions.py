@@ -170,6 +170,8 @@ def test_mistakes_in_options_are_explained(project: Project) -> None:
     assert "usage: nox -s matrix --" in helped.stdout
 
 
+COMMAND = ("-m", "nox", "-s", "matrix", "--", "--jobs", "2")
+
 SLOW = """\
   slow:
     language: c
@@ -197,7 +199,8 @@ def test_interrupt_leaves_finished_records_and_no_child(project: Project) -> Non
     text = (project.folder / "variants.yaml").read_text(encoding="utf-8")
     project.write("variants.yaml", text + SLOW)
     process = subprocess.Popen(
-        [sys.executable, "-m", "nox", "-s", "matrix", "--", "--jobs", "2"],
+        # What runs in the background of a shell ignores SIGINT, and so would what it starts.
+        [*("env", "--default-signal=INT", sys.executable), *COMMAND],
         cwd=project.folder,
         env=project.environment(),
         stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ import docker
 import pytest
 
 import daemons
-from dockerbench import QUIET, WAYS, environment, open_docker
+from dockerbench import WAYS, environment, open_docker
 from handmade import GREETING, SMOKE
 from nox_variants import runner
 from nox_variants.engines.docker import connection
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from nox_variants.record import Record
     from nox_variants.runner import Task
 
-pytestmark = [pytest.mark.docker, pytest.mark.sandbox, *QUIET]
+pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
 
 MB = 1024 * 1024
 NOBODY = 65534

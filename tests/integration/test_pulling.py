@@ -9,7 +9,7 @@ import docker
 import pytest
 
 import daemons
-from dockerbench import QUIET, environment
+from dockerbench import environment
 from handmade import GREETING, SMOKE, Bench, HandMade
 from nox_variants.engines.docker import builders, connection
 from nox_variants.engines.docker.engine import DockerEngine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from daemons import Service
 
-pytestmark = [pytest.mark.docker, pytest.mark.sandbox, *QUIET]
+pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
 
 
 @pytest.fixture
