@@ -23,7 +23,8 @@ from docker_side import DockerSide
 
 Work = Callable[[], object]
 
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+"""How often each side is timed; the median counts."""
 RUN_IMAGES = ("scratch", "busybox:glibc", "alpine", "debian")
 NOXFILE = 'import nox_variants\n\nnox_variants.register("variants.yaml")\n'
 HELLO = '#include <stdio.h>\n\nint main(void) {{\n    puts("Hello {name}");\n    return 0;\n}}\n'
