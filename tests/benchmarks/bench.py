@@ -184,15 +184,18 @@ def compare_engine(work: Path, home: Path) -> None:
         ours.matrix()
         docker.load_roots(home, ours.folder / "variants.yaml", RUN_IMAGES)
         one_by_one = functools.partial(docker.build_and_run, ours.folder, ["prog0"], RUN_IMAGES)
-        compose = functools.partial(
-            docker.compose, docker.write_compose(ours.folder, ["prog0"], RUN_IMAGES)
-        )
+        file = docker.write_compose(ours.folder, ["prog0"], RUN_IMAGES)
+        compose = functools.partial(docker.compose, file)
+
+        def down() -> None:
+            docker.compose_down(file)
 
         def forget() -> None:
+            down()
             ours.forget_builds()
             docker.forget_builds()
 
-        for name, before in (("cold", forget), ("warm", nothing)):
+        for name, before in (("cold", forget), ("warm", down)):
             mine, docker_time, compose_time = medians(
                 (ours.matrix, before), (one_by_one, before), (compose, before)
             )

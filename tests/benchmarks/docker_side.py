@@ -166,7 +166,14 @@ class DockerSide:
 
     def compose(self, file: Path) -> None:
         """Build all and run all, as docker-compose does it."""
-        for words in (("build", "--parallel"), ("up",), ("down",)):
+        self._compose(file, ("build", "--parallel"), ("up",))
+
+    def compose_down(self, file: Path) -> None:
+        """Remove what docker-compose left."""
+        self._compose(file, ("down",))
+
+    def _compose(self, file: Path, *commands: tuple[str, ...]) -> None:
+        for words in commands:
             done = subprocess.run(
                 ["docker-compose", "--file", file, *words],
                 env=self._environ,
