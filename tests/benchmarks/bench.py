@@ -178,7 +178,9 @@ def compare_engine(work: Path, home: Path) -> None:
         if docker is None:
             print("docker engine: no dockerd here, or not root: not measured", flush=True)
             return
-        ours = Ours(work / "engine", home, NOX_VARIANTS_ENGINE="docker", DOCKER_HOST=docker.host)
+        # The same local bases on all sides: nobody looks for a registry.
+        environ = {"NOX_VARIANTS_ENGINE": "docker", "NOX_VARIANTS_IMAGES": "apt"}
+        ours = Ours(work / "engine", home, DOCKER_HOST=docker.host, **environ)
         ours.folder.mkdir()
         write_project(ours.folder, 1)
         ours.matrix()
