@@ -131,7 +131,7 @@ def test_daemon_that_answers() -> None:
     """Version, place, builder and the limits that it does not keep are said."""
     client: Any = SimpleNamespace(api=SimpleNamespace(api_version="1.41"))
     info = EngineInfo(name=EngineName.PODMAN, version="4.3.1", notes=("no limits",))
-    daemon = Daemon(client=client, info=info, id="ID", why="DOCKER_HOST", environ=(), remote=False)
+    daemon = Daemon(client=client, info=info, id="ID", why="DOCKER_HOST", environ=())
 
     assert checkup.answered("docker", daemon, "buildx") == Check(
         name="docker",

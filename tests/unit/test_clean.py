@@ -458,7 +458,6 @@ def daemon(
         id="ID",
         why="DOCKER_HOST",
         environ=(),
-        remote=False,
     )
 
 

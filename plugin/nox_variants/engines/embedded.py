@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from nox_variants import elf, rootfs
 from nox_variants.engines.assembly import Assembled, Assembler, write_archive
@@ -17,6 +17,7 @@ from nox_variants.sources import Sources
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nox_variants.engines.protocol import Images
     from nox_variants.model import Image, Smoke
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import Build, PreparedImage, RootFacts, VariantImage
@@ -41,16 +42,6 @@ _FILES = {
 
 _SIBLINGS = {"x86_64": "i686", "aarch64": "arm"}
 """Machines whose kernels run another machine's programs too, as a rule."""
-
-
-class Images(Protocol):
-    """Who gives images; see :class:`nox_variants.images.provider.Images`."""
-
-    def prepare(self, image: Image) -> PreparedImage:
-        """Return an image whose root is in the store."""
-
-    def root(self, image: PreparedImage) -> Path:
-        """Return the folder that holds a prepared image's files."""
 
 
 class EmbeddedEngine:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nox_variants.model import Image, Smoke
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import (
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
         RootFacts,
         VariantImage,
     )
+
+
+class Images(Protocol):
+    """Who gives images; see :class:`nox_variants.images.provider.Images`."""
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return an image whose root is in the store."""
+
+    def root(self, image: PreparedImage) -> Path:
+        """Return the folder that holds a prepared image's files."""
 
 
 class Engine(Protocol):

@@ -63,7 +63,6 @@ class Daemon:
         id: The daemon's own name for itself.
         why: Where its address comes from.
         environ: What makes a docker client on the command line use it, too.
-        remote: Whether it may run on another machine.
     """
 
     client: DockerClient
@@ -71,7 +70,6 @@ class Daemon:
     id: str
     why: str
     environ: tuple[tuple[str, str], ...]
-    remote: bool
 
 
 def addresses(
@@ -232,7 +230,6 @@ def _daemon(  # noqa: PLR0917
         id=_identity(info) if podman else str(info["ID"]),
         why=address.why,
         environ=environ,
-        remote=not url.startswith(_UNIX),
     )
 
 

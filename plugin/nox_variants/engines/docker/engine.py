@@ -13,7 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from nox_variants import dockerfile, names, rootfs
 from nox_variants.engines.builds import Builds
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nox_variants.engines.builds import Log
     from nox_variants.engines.docker.builders import Builder
     from nox_variants.engines.docker.connection import Daemon
+    from nox_variants.engines.protocol import Images
     from nox_variants.model import Image, Pairs, Smoke
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import (
@@ -57,16 +58,6 @@ STAND_INS = "nox-variants/stand-in"
 _EXIT_CODE = re.compile(r"(?:exit code: |non-zero code: |exit status )(\d+)\D*$")
 _MOST_LINKS = 40
 _LARGEST_ARTIFACT = 4 << 30
-
-
-class Images(Protocol):
-    """Who gives images; see :class:`nox_variants.images.provider.Images`."""
-
-    def prepare(self, image: Image) -> PreparedImage:
-        """Return an image whose root is in the store."""
-
-    def root(self, image: PreparedImage) -> Path:
-        """Return the folder that holds a prepared image's files."""
 
 
 @dataclass(frozen=True, slots=True)
