@@ -91,6 +91,8 @@ class Ours:
             "NOX_VARIANTS_HOME": str(self.home),
             **self._environ,
         }
+        # As after pip install: nobody compiles modules at every start.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(
             [sys.executable, "-m", "nox", *arguments],
             cwd=self.folder,

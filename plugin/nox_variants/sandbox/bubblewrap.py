@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 from contextlib import suppress
@@ -38,7 +37,6 @@ EXEC_FAILED = "bwrap: execvp "
 
 _CHUNK = 65536
 _UMASK = 0o022
-_WRITABLE = 0o222
 
 USERNS_HINT = (
     "On Ubuntu 24.04: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give bwrap"
@@ -59,6 +57,10 @@ NAMESPACES = (
     "--new-session",  # or `kill 0` would reach the outer bwrap
 )
 """Flags of every sandbox: uid 0 of namespaces of its own, without capabilities or environment."""
+
+_GUARDED = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
+"""What container engines mount read-only or mask of what is writable in /proc (runtime-spec,
+``linux.readonlyPaths`` and ``linux.maskedPaths`` as containerd and Podman fill them in)."""
 
 _FORBIDDEN = (
     "No permissions to create",
@@ -238,22 +240,11 @@ def proc_flags(place: str = "/proc") -> tuple[str, ...]:
     """Return bwrap's flags for a /proc in which nothing but what is about processes is written.
 
     Where root runs us, uid 0 of the sandbox is root's own, which may write ``kernel.core_pattern``
-    without any capability. Container engines mount the same read-only.
+    without any capability. An ordinary user's may not: the mounts are spared.
     """
-    guarded = (("--ro-bind-try", f"/proc/{name}", f"{place}/{name}") for name in _guarded())
+    names = _GUARDED if os.geteuid() == 0 else ()
+    guarded = (("--ro-bind-try", f"/proc/{name}", f"{place}/{name}") for name in names)
     return ("--proc", place, *(part for flags in guarded for part in flags))
-
-
-@functools.cache
-def _guarded() -> tuple[str, ...]:
-    """Return the names in /proc of folders, and of files that somebody may write."""
-    with os.scandir("/proc") as scan:
-        names = [entry for entry in scan if not entry.name.isdecimal() and not entry.is_symlink()]
-        return tuple(entry.name for entry in names if _is_guarded(entry.stat().st_mode))
-
-
-def _is_guarded(mode: int) -> bool:
-    return stat.S_ISDIR(mode) or bool(mode & _WRITABLE)
 
 
 def said(status: IO[bytes], name: str) -> int | None:
