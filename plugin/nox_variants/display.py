@@ -155,12 +155,14 @@ def failure_lines(task: Task, result: object) -> tuple[str, ...]:
 def _print_table(records: Sequence[Record], console: Console) -> None:
     """Print as many columns as there is room for; too long ones wrap, they are never cut off."""
     room = console.width
-    made = [table.table(records, columns) for columns in table.LAYOUTS]
     wide = console.options.update(width=_UNBOUNDED)
-    widths = [console.measure(each, options=wide).maximum for each in made]
-    best = next((at for at, width in enumerate(widths) if width <= room), len(made) - 1)
-    console.width = max(widths[best], room)
-    console.print(made[best])
+    layouts = iter(table.LAYOUTS)
+    made, width = None, room + 1
+    while width > room and (columns := next(layouts, None)):
+        made = table.table(records, columns)
+        width = console.measure(made, options=wide).maximum
+    console.width = max(width, room)
+    console.print(made)
     console.width = room
 
 

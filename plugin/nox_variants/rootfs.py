@@ -95,6 +95,7 @@ class _Found:
 class _Root:
     def __init__(self, lower: tuple[Path, ...]) -> None:
         self._top = tuple(reversed(lower))
+        self._folders: dict[tuple[Path, str], _Found] = {}
 
     def find(self, path: str) -> _Found | None:
         """Walk a path, one name at a time."""
@@ -144,7 +145,7 @@ class _Root:
             if name == "..":
                 way = way[:-1] or [root]
                 continue
-            found = _look_up(way[-1], name)
+            found = self._look_up(way[-1], name)
             if found is None:
                 return None
             if not stat.S_ISLNK(found.mode):
@@ -157,6 +158,14 @@ class _Root:
             way = [root] if target.startswith("/") else way
             todo += _parts(target)
         return way[-1]
+
+    def _look_up(self, folder: _Found, name: str) -> _Found | None:
+        """Return what a name means in a folder; folders are merged once."""
+        key = folder.path, name
+        found = self._folders.get(key) or _look_up(folder, name)
+        if found and found.merged:
+            self._folders[key] = found
+        return found
 
 
 def _parts(path: str) -> list[str]:

@@ -126,10 +126,9 @@ class EmbeddedEngine:
     def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
         """Read the image's root; equal roots are read once."""
         key = (self._lower[image.config_digest], paths)
-        with self._lock:
-            if key not in self._facts:
-                self._facts[key] = rootfs.read(self._lower[image.config_digest], paths)
-            return self._facts[key]
+        if key not in self._facts:
+            self._facts[key] = rootfs.read(*key)
+        return self._facts[key]
 
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         """Write an assembled image as a complete archive.
