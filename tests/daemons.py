@@ -151,7 +151,7 @@ def _service(name: str, command: object) -> Iterator[Service]:
 
 
 def _unmount_below(folder: Path) -> None:
-    """Unmount what a daemon that was killed left: it would be there for ever, and slow sandboxes."""
+    """Unmount what a killed daemon left: it would stay for ever, and slow every sandbox down."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     places = [line.split()[4] for line in mounts]
     for place in reversed([each for each in places if each.startswith(f"{folder}/")]):

@@ -195,11 +195,10 @@ def _stage(
 
 
 def _folders(stage: BuildStage, caches: Iterable[str]) -> Iterator[str]:
-    """Yield what makes the folders that the commands count on, and enters the work directory."""
+    """Yield what makes the folders that the commands count on; no container starts for WORKDIR."""
     parents = {posixpath.dirname(path) for path in stage.artifacts} - {"/", stage.workdir}
-    if folders := sorted(map(_path, parents.union(caches))):
-        yield f"RUN mkdir -p {' '.join(map(shlex.quote, folders))}"
-    yield f"WORKDIR {_quoted(_path(stage.workdir))}"
+    for folder in (*sorted(parents.union(caches)), stage.workdir):
+        yield f"WORKDIR {_quoted(_path(folder))}"
 
 
 def _commands(

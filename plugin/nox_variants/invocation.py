@@ -133,7 +133,7 @@ def choose_engine(
     from nox_variants.engines.docker.pulling import Puller  # noqa: PLC0415
 
     store, cancelled = _store(environ), threading.Event()
-    builder = builders.choose(choice.daemon, environ)
+    builder = builders.choose(choice.daemon, environ, store if options.use_cache else None)
     puller = Puller(
         daemon=choice.daemon,
         builder=builder,

@@ -6,6 +6,7 @@ whether a client has its plugin and a daemon its BuildKit.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from nox_variants.engines.docker.connection import DaemonError, explained
-from nox_variants.errors import BuildFailed
+from nox_variants.errors import BuildFailed, StoreError
+from nox_variants.oci.digest import canonical_json
 from nox_variants.oci.layer import BLOCK, header, write_tree
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Pairs
+    from nox_variants.store import Store
 
 DOCKERFILE = "Dockerfile"
 
@@ -33,6 +36,13 @@ _POLL = 0.1
 _KEPT = 4096
 _TRIAL = "FROM scratch\nLABEL nox-variants.trial=1\n"
 _TRIAL_SECONDS = 30
+_PLUGIN = "docker-buildx"
+_PLUGIN_FOLDERS = tuple(
+    Path("/usr", folder, "docker/cli-plugins")
+    for folder in ("local/lib", "local/libexec", "lib", "libexec")
+)
+"""Where docker clients look for plugins, besides the user's own folder (docker/cli, manager)."""
+
 _COMMAND_FAILED = re.compile(
     r"exit code: \d+|returned a non-zero code: \d+|exit status \d+|did not complete successfully"
 )
@@ -84,28 +94,54 @@ class Builder(Protocol):
 _RUNTIME_FAILED = re.compile(r"error running container: from \S+ creating container.*")
 
 
-def choose(daemon: Daemon, environ: Mapping[str, str]) -> Builder:
+def choose(daemon: Daemon, environ: Mapping[str, str], store: Store | None = None) -> Builder:
     """Return the best builder that works with a daemon.
 
     Args:
         daemon: The daemon.
         environ: The environment, for PATH and what clients need.
+        store: Where the answer is kept until a client, a plugin or the daemon changes.
     """
+    offered = {client.command: client for client in _offered(daemon, environ)}
+    if store is None:
+        return offered.get(_tried(offered.values(), daemon)) or Classic(daemon)
+    key = _circumstances(daemon, environ)
+    command = _remembered(store, key)
+    if command is None or (command and command not in offered):
+        command = _tried(offered.values(), daemon)
+        with store.publish("facts", key, replace=True) as staging:
+            store.write_json(staging / "builder.json", {"command": command})
+    return offered.get(command) or Classic(daemon)
+
+
+def _remembered(store: Store, key: str) -> tuple[str, ...] | None:
+    folder = store.find("facts", key)
+    if folder is None:
+        return None
+    with suppress(StoreError, LookupError):
+        return tuple(store.read_json(folder / "builder.json")["command"])
+    return None
+
+
+def _offered(daemon: Daemon, environ: Mapping[str, str]) -> Iterator[Client]:
     settings = {**environ, **dict(daemon.environ)}
     for client in _clients(environ.get("PATH", "")):
-        for builder in (
-            Client(name="buildx", command=(client, "buildx", "build", "--load"), environ=settings),
-            Client(
-                name="docker build (BuildKit)",
-                command=(client, "build"),
-                environ={**settings, "DOCKER_BUILDKIT": "1"},
-            ),
-        ):
-            if made := builder.trial():
-                with suppress(Exception):
-                    daemon.client.images.remove(made)
-                return builder
-    return Classic(daemon=daemon)
+        yield Client(name="buildx", command=(client, "buildx", "build", "--load"), environ=settings)
+        yield Client(
+            name="docker build (BuildKit)",
+            command=(client, "build"),
+            environ={**settings, "DOCKER_BUILDKIT": "1"},
+        )
+
+
+def _tried(clients: Iterable[Client], daemon: Daemon) -> tuple[str, ...]:
+    """Return the command of the first client that can build; empty where none can."""
+    for client in clients:
+        if made := client.trial():
+            with suppress(Exception):
+                daemon.client.images.remove(made)
+            return client.command
+    return ()
 
 
 def _clients(path: str) -> Iterator[str]:
@@ -114,6 +150,30 @@ def _clients(path: str) -> Iterator[str]:
         found = shutil.which("docker", path=folder) if folder else None
         if found:
             yield found
+
+
+def _circumstances(daemon: Daemon, environ: Mapping[str, str]) -> str:
+    """Return the identity of all that decides which builder works."""
+    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
+    plugins = [folder / _PLUGIN for folder in (config / "cli-plugins", *_PLUGIN_FOLDERS)]
+    chosen = [config / "buildx" / name for name in ("current", "instances")]
+    files = [*map(Path, _clients(environ.get("PATH", ""))), *plugins, *chosen]
+    value = [
+        daemon.id,
+        daemon.info.version,
+        daemon.environ,
+        environ.get("BUILDX_BUILDER", ""),
+        [(os.fspath(file), _changed(file)) for file in files],
+    ]
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _changed(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +273,7 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "the client said nothing"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Classic:
     """The daemon's own builder, through the SDK: Docker's classic one, and Podman's."""
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TICK = 0.05
 """Seconds between two looks at a running container's clock and cancellation."""
 
+SOON = 0.01
+"""Seconds between two looks at a container that has closed its output, so that it is ending."""
+
 LOOK = 0.5
 """Seconds between two looks at its number of processes."""
 
@@ -162,7 +165,6 @@ class _Watch:
         self._wait(reader, begin, cancelled)
         self._seconds = time.monotonic() - running
         reader.join(GRACE)
-        self._container.reload()
         return self._seen(self._container.attrs["State"])
 
     def _start(self) -> str:
@@ -212,8 +214,10 @@ class _Watch:
         look = begin + LOOK
         while True:
             reader.join(TICK)
-            if not reader.is_alive() and self._ended():
-                return
+            if not reader.is_alive():
+                if self._ended():
+                    return
+                time.sleep(SOON)
             now = time.monotonic()
             if cancelled.is_set():
                 self._kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
@@ -21,10 +22,11 @@ from nox_variants.engines.docker import builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import contents
-from nox_variants.errors import BuildFailed, ImageError
+from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
+from nox_variants.oci.digest import canonical_json
 from nox_variants.oci.layer import write_tree
 from nox_variants.results import Sizes, VariantImage
 from nox_variants.sources import Sources
@@ -172,9 +174,8 @@ class DockerEngine:
         return self._builds.get(key, compile_, lambda _: self._find(tag) is not None)
 
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
-        """Build the variant's Dockerfile; its build stage is in the cache."""
+        """Build the variant's Dockerfile, unless the daemon still has the image that it gave."""
         tag = f"{plan.variant.program}:{names.image_tag(plan.variant)}"
-        self._check_owner(tag)
         source = self._sources.snapshot(plan.build.source)
         job = builders.Job(
             dockerfile=self._dockerfile(plan, base),
@@ -183,12 +184,32 @@ class DockerEngine:
             labels=self._labels(plan),
             network=plan.build.network,
         )
-        lines: list[bytes] = []
+        key = _identity(job, self._daemon.id, base.digest, build.key)
+        found = self._owned(tag)
+        if found is None or not self._use_cache or self._built(key) != found.id:
+            found = self._build(job)
+            with self._store.publish("facts", key, replace=True) as staging:
+                self._store.write_json(staging / "image.json", {"id": found.id})
+        return self._image(plan, base, build, found, tag)
+
+    def _build(self, job: builders.Job) -> DockerImage:
         try:
-            self._builder.build(job, lines.append, self._cancelled)
+            self._builder.build(job, lambda _: None, self._cancelled)
         except BuildFailed as error:  # what failed is not the program: it was compiled before
-            raise DaemonError(f"{tag}: the image was not made: {error.message}") from error
-        return self._image(plan, base, build, tag)
+            raise DaemonError(f"{job.tag}: the image was not made: {error.message}") from error
+        found = self._find(job.tag)
+        if found is None:
+            raise DaemonError(f"{job.tag}: the image is gone from the daemon")
+        return found
+
+    def _built(self, key: str) -> str | None:
+        """Return the id of the image that an earlier run built of the very same."""
+        folder = self._store.find("facts", key)
+        if folder is None:
+            return None
+        with suppress(StoreError, LookupError):
+            return str(self._store.read_json(folder / "image.json")["id"])
+        return None
 
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Run the image's command in a container."""
@@ -278,14 +299,15 @@ class DockerEngine:
             except ImageNotFound:
                 return None
 
-    def _check_owner(self, tag: str) -> None:
-        """Refuse to take a tag from an image that is not ours."""
+    def _owned(self, tag: str) -> DockerImage | None:
+        """Return the image that has a tag; refuse to take it from one that is not ours."""
         found = self._find(tag)
         if found is not None and not any(name.startswith(LABEL) for name in found.labels):
             raise DaemonError(
                 f"{tag}: another image has this tag, which nox-variants did not make",
                 hint=f"Rename it (docker tag), or remove it: docker rmi {tag}",
             )
+        return found
 
     # --- builds --------------------------------------------------------------------------------
 
@@ -366,10 +388,9 @@ class DockerEngine:
             labels.append(("org.opencontainers.image.revision", self._revision))
         return tuple(labels)
 
-    def _image(self, plan: Plan, base: PreparedImage, build: Build, tag: str) -> VariantImage:
-        found = self._find(tag)
-        if found is None:
-            raise DaemonError(f"{tag}: the image is gone from the daemon")
+    def _image(
+        self, plan: Plan, base: PreparedImage, build: Build, found: DockerImage, tag: str
+    ) -> VariantImage:
         config = found.attrs["Config"]
         layers = tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ()))
         above = self._above(plan, base, build, found)
@@ -395,6 +416,12 @@ class DockerEngine:
             sizes = {artifact.path: artifact.size for artifact in build.artifacts}
             return sum(sizes[each.source] for each in plan.run.files)
         return sum(contents(self._store, image)[len(base.layers) :])
+
+
+def _identity(job: builders.Job, *parts: str) -> str:
+    """Return the name of everything that goes into a variant's image."""
+    value = [job.dockerfile, job.tag, job.labels, job.network, *parts]
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _failure(words: str, stage: BuildStage) -> str:
