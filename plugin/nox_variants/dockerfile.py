@@ -152,6 +152,21 @@ def render_stage(stage: BuildStage, build: Base, *, epoch: int, buildkit: bool, 
     return _text(_stage(stage, build, epoch=epoch, buildkit=buildkit, kept=kept))
 
 
+def render_artifacts(stage: BuildStage, build: Base, *, epoch: int) -> str:
+    """Return :func:`render_stage` for BuildKit, and a stage of the artifacts alone.
+
+    That one is for ``--output``: it holds each artifact under its number.
+
+    Raises:
+        ImageError: As :func:`render`.
+    """
+    copies = [
+        _copy(path, f"/{number}", f"--from={BUILD} ") for number, path in enumerate(stage.artifacts)
+    ]
+    parts = _stage(stage, build, epoch=epoch, buildkit=True, kept=False)
+    return _text([*parts, [f"FROM {SCRATCH}", *copies]])
+
+
 def _text(parts: Iterable[Iterable[str]]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 

@@ -25,6 +25,9 @@ Work = Callable[[], object]
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 """How often each side is timed; the median counts."""
+SETTLED = float(os.environ.get("SETTLED", "1"))
+"""Seconds before each timed call: the kernel ends cgroups and networks of earlier containers late,
+and no side is to pay for another's."""
 RUN_IMAGES = ("scratch", "busybox:glibc", "alpine", "debian")
 NOXFILE = 'import nox_variants\n\nnox_variants.register("variants.yaml")\n'
 HELLO = '#include <stdio.h>\n\nint main(void) {{\n    puts("Hello {name}");\n    return 0;\n}}\n'
@@ -134,6 +137,7 @@ def medians(*sides: tuple[Work, Work], rounds: int = ROUNDS) -> list[float]:
     for _ in range(rounds):
         for number, (work, before) in enumerate(sides):
             before()
+            time.sleep(SETTLED)
             times[number].append(seconds(work))
     return [statistics.median(each) for each in times]
 

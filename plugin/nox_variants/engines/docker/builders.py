@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nox_variants.store import Store
 
 DOCKERFILE = "Dockerfile"
+BUILDX = "buildx"
 
 _POLL = 0.1
 _KEPT = 4096
@@ -57,18 +58,20 @@ class Job:
     Attributes:
         dockerfile: Its text.
         context: The folder of the build context.
-        tag: ``NAME:TAG`` of the result.
+        tag: ``NAME:TAG`` of the result; empty where its files are wanted.
         labels: Labels of the result.
         network: Whether commands may use the network.
         cache: Whether layers of earlier builds are good.
+        output: A folder for the files of the result, which is then no image; BuildKit only.
     """
 
     dockerfile: str
     context: Path
-    tag: str
+    tag: str = ""
     labels: Pairs = ()
     network: bool = True
     cache: bool = True
+    output: Path | None = None
 
 
 class Builder(Protocol):
@@ -90,6 +93,9 @@ class Builder(Protocol):
             DaemonError: The daemon or its client did, or the run was cancelled.
         """
 
+
+MISSING = re.compile(r'"(?P<path>/[^"]*)":? not found')
+"""BuildKit's words for a COPY of what is not there, old and new."""
 
 _RUNTIME_FAILED = re.compile(r"error running container: from \S+ creating container.*")
 
@@ -126,7 +132,7 @@ def _remembered(store: Store, key: str) -> tuple[str, ...] | None:
 def _offered(daemon: Daemon, environ: Mapping[str, str]) -> Iterator[Client]:
     settings = {**environ, **dict(daemon.environ)}
     for client in _clients(environ.get("PATH", "")):
-        yield Client(name="buildx", command=(client, "buildx", "build", "--load"), environ=settings)
+        yield Client(name=BUILDX, command=(client, "buildx", "build"), environ=settings)
         yield Client(
             name="docker build (BuildKit)",
             command=(client, "build"),
@@ -185,12 +191,17 @@ class Client:
     environ: Mapping[str, str] = field(repr=False)
     buildkit: bool = True
 
+    @property
+    def _load(self) -> tuple[str, ...]:
+        """What buildx needs to be told, which can build elsewhere: the daemon gets the image."""
+        return ("--load",) if self.name == BUILDX else ()
+
     def trial(self) -> str:
         """Build an image of nothing; returns its id, or nothing when that does not work."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 done = subprocess.run(
-                    [*self.command, "--quiet", "--file", "-", folder],
+                    [*self.command, *self._load, "--quiet", "--file", "-", folder],
                     input=_TRIAL,
                     env=self.environ,
                     text=True,
@@ -208,7 +219,7 @@ class Client:
             dockerfile = Path(folder, DOCKERFILE)
             dockerfile.write_text(job.dockerfile, encoding="utf-8")
             words = [*self.command, "--progress", "plain", "--file", os.fspath(dockerfile)]
-            words += ["--tag", job.tag]
+            words += self._result(job)
             words += [part for name, value in job.labels for part in ("--label", f"{name}={value}")]
             words += [] if job.network else ["--network", "none"]
             words += [] if job.cache else ["--no-cache"]
@@ -217,6 +228,13 @@ class Client:
             raise DaemonError("cancelled")
         if code:
             raise failure(_last_line(last))
+
+    def _result(self, job: Job) -> tuple[str, ...]:
+        if job.output is None:
+            return (*self._load, "--tag", job.tag)
+        # A list of comma-separated values (docker buildx build, "--output").
+        place = f"dest={os.fspath(job.output)}".replace('"', '""')
+        return ("--output", f'type=local,"{place}"')
 
 
 def _run(

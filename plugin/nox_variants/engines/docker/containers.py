@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.engines.docker.connection import DaemonError, explained
-from nox_variants.results import Observation
+from nox_variants.results import EngineName, Observation
 from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
 
 if TYPE_CHECKING:
@@ -198,11 +198,13 @@ class _Watch:
             raw.shutdown(socket.SHUT_WR)
 
     def _read(self, output: Any) -> None:
-        """Keep what fits and throw the rest away, so that the program is never blocked."""
+        """Keep what fits, throw the rest away, so that nothing blocks the program; await its end."""
         with suppress(Exception), closing(output):  # its thread's end is what is waited for
             for parts in output:
                 for name, data in zip(self._kept, parts, strict=True):
                     self._keep(self._kept[name], data or b"")
+            if self._daemon.info.name is EngineName.DOCKER:  # Podman looks every 250 ms
+                self._container.wait(timeout=self._smoke.timeout + GRACE)
 
     def _keep(self, kept: bytearray, data: bytes) -> None:
         room = self._smoke.output - len(kept)

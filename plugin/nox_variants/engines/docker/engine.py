@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import posixpath
@@ -22,7 +23,7 @@ from nox_variants.engines.docker import builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import contents
-from nox_variants.errors import BuildFailed, ImageError, StoreError
+from nox_variants.errors import BuildFailed, ImageError, StoreError, VariantsError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
@@ -149,15 +150,10 @@ class DockerEngine:
         tag = f"{STAGES}:{key[:16]}"
 
         def compile_(staging: Path, log: Log) -> list[tuple[str, Path]]:
-            text = dockerfile.render_stage(
-                stage,
-                self._base(image),
-                epoch=self._epoch,
-                buildkit=self._builder.buildkit,
-                kept=False,
-            )
+            work = staging / "work"
+            work.mkdir()
             job = builders.Job(
-                dockerfile=text,
+                dockerfile=self._stage(stage, image),
                 context=source.root,
                 tag=tag,
                 labels=((f"{LABEL}stage", key),),
@@ -166,12 +162,28 @@ class DockerEngine:
             )
             self._check_cancelled()
             try:
-                self._builder.build(job, log.write, self._cancelled)
+                if self._builder.buildkit:
+                    job = dataclasses.replace(job, tag="", labels=(), output=work)
+                    self._builder.build(job, log.write, self._cancelled)
+                else:
+                    self._builder.build(job, log.write, self._cancelled)
+                    self._copy_artifacts(stage, tag, work)
             except BuildFailed as error:
                 raise BuildFailed(_failure(error.message, stage)) from error
-            return self._artifacts(stage, tag, staging)
+            except DaemonError as error:
+                raise _missing(error, stage) from error
+            return _artifacts(stage, work)
 
-        return self._builds.get(key, compile_, lambda _: self._find(tag) is not None)
+        def intact(_: Path) -> bool:
+            return self._builder.buildkit or self._find(tag) is not None
+
+        return self._builds.get(key, compile_, intact)
+
+    def _stage(self, stage: BuildStage, image: PreparedImage) -> str:
+        base = self._base(image)
+        if self._builder.buildkit:
+            return dockerfile.render_artifacts(stage, base, epoch=self._epoch)
+        return dockerfile.render_stage(stage, base, epoch=self._epoch, buildkit=False, kept=False)
 
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
         """Build the variant's Dockerfile, unless the daemon still has the image that it gave."""
@@ -311,15 +323,10 @@ class DockerEngine:
 
     # --- builds --------------------------------------------------------------------------------
 
-    def _artifacts(self, stage: BuildStage, tag: str, staging: Path) -> list[tuple[str, Path]]:
-        found = []
+    def _copy_artifacts(self, stage: BuildStage, tag: str, work: Path) -> None:
         with self._stopped(tag) as container:
             for number, path in enumerate(stage.artifacts):
-                file = staging / "work" / str(number)
-                file.parent.mkdir(exist_ok=True)
-                self._copy_out(container, path, file)
-                found.append((path, file))
-        return found
+                self._copy_out(container, path, work / str(number))
 
     @contextmanager
     def _stopped(self, tag: str) -> Iterator[Any]:
@@ -422,6 +429,23 @@ def _identity(job: builders.Job, *parts: str) -> str:
     """Return the name of everything that goes into a variant's image."""
     value = [job.dockerfile, job.tag, job.labels, job.network, *parts]
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _artifacts(stage: BuildStage, work: Path) -> list[tuple[str, Path]]:
+    """Return each artifact's path in the image and its file, named by its number in a folder."""
+    found = [(path, work / str(number)) for number, path in enumerate(stage.artifacts)]
+    for path, file in found:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise BuildFailed(f"the build made no file {path}")
+    return found
+
+
+def _missing(error: DaemonError, stage: BuildStage) -> VariantsError:
+    """Return a failed build's error: the stage's own fault where an artifact is missing."""
+    found = builders.MISSING.search(error.message)
+    if found and found["path"] in stage.artifacts:
+        return BuildFailed(f"the build made no file {found['path']}")
+    return error
 
 
 def _failure(words: str, stage: BuildStage) -> str:
