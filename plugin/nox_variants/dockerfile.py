@@ -195,7 +195,7 @@ def _stage(
     lines = [
         f"FROM {_from(build, BUILD)} AS {BUILD}",
         *_env(build.env),
-        *_folders(stage, () if buildkit else stage.caches),
+        *_folders(stage, buildkit=buildkit),
         _copy(f"{SOURCE}/", f"{stage.workdir}/"),
         "# ARG: what the build needs is no part of an image.",
         f"ARG SOURCE_DATE_EPOCH={epoch}",
@@ -209,11 +209,15 @@ def _stage(
     return [*_base(build, BUILD), lines]
 
 
-def _folders(stage: BuildStage, caches: Iterable[str]) -> Iterator[str]:
-    """Yield what makes the folders that the commands count on; no container starts for WORKDIR."""
+def _folders(stage: BuildStage, *, buildkit: bool) -> Iterator[str]:
+    """Yield what makes the folders that the commands count on, and enters the work directory."""
     parents = {posixpath.dirname(path) for path in stage.artifacts} - {"/", stage.workdir}
-    for folder in (*sorted(parents.union(caches)), stage.workdir):
-        yield f"WORKDIR {_quoted(_path(folder))}"
+    if buildkit:  # mounts make the caches' folders, and WORKDIR starts no container
+        yield from (f"WORKDIR {_quoted(_path(folder))}" for folder in sorted(parents))
+    elif folders := sorted(map(_path, parents.union(stage.caches))):
+        # Not WORKDIR: Podman makes that folder only when a command runs there.
+        yield f"RUN mkdir -p {' '.join(map(shlex.quote, folders))}"
+    yield f"WORKDIR {_quoted(_path(stage.workdir))}"
 
 
 def _commands(

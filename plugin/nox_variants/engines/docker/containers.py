@@ -198,7 +198,7 @@ class _Watch:
             raw.shutdown(socket.SHUT_WR)
 
     def _read(self, output: Any) -> None:
-        """Keep what fits, throw the rest away, so that nothing blocks the program; await its end."""
+        """Keep what fits, throw the rest away: nothing blocks the program. Then await its end."""
         with suppress(Exception), closing(output):  # its thread's end is what is waited for
             for parts in output:
                 for name, data in zip(self._kept, parts, strict=True):
