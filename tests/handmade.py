@@ -14,7 +14,8 @@ from conftest import require
 from nox_variants.engines.embedded import EmbeddedEngine
 from nox_variants.model import LinkMode, Recipe, Smoke, SourceKind
 from nox_variants.oci.digest import hex_of, sha256_bytes
-from nox_variants.oci.layer import digest_tree
+from nox_variants.oci.layer import digest_tree, write_tree
+from nox_variants.oci.layout import LayerBlob
 from nox_variants.plan import make_plans
 from nox_variants.results import PreparedImage
 from nox_variants.store import Store
@@ -112,6 +113,14 @@ class HandMade:
     def root(self, image: PreparedImage) -> Path:
         """Return the folder of a prepared image."""
         return self._store.entry("images", hex_of(image.digest)) / "root"
+
+    def layers(self, image: PreparedImage) -> list[LayerBlob]:
+        """Return the one layer of a prepared image."""
+        root = self.root(image)
+        return [
+            LayerBlob(diff_id=diff_id, size=size, write=lambda out: write_tree(root, out, mtime=0))
+            for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
+        ]
 
     def _keep(self, digest: Digest, source: Path | None) -> None:
         if self._store.find("images", hex_of(digest)) is None:

@@ -347,6 +347,7 @@ def _image(name: str, form: filemodel.ImageForm) -> Image:
             ImageSource(
                 kind=SourceKind.REGISTRY,
                 reference=form.registry.reference,
+                insecure=form.registry.insecure,
                 setup=(*form.registry.setup, *form.setup),
             )
         )

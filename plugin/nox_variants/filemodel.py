@@ -354,6 +354,10 @@ class RegistryForm(ShorthandForm):
     shorthand = "reference"
 
     reference: Text = Field(description="`ubuntu:24.04`, `registry.example.com/base@sha256:...`.")
+    insecure: bool = Field(
+        default=False,
+        description="Whether the registry is asked in plain http; daemons have their own word.",
+    )
     setup: list[Text] = Field([], description="Shell commands run on top.")
 
 

@@ -142,7 +142,15 @@ def choose_engine(
         progress=progress,
         cancelled=cancelled,
     )
-    images = _images(store, options, progress=progress, cancelled=cancelled, pull=puller)
+    images = _images(
+        store,
+        settings,
+        options,
+        environ=environ,
+        progress=progress,
+        cancelled=cancelled,
+        pull=puller,
+    )
     engine = DockerEngine(
         daemon=choice.daemon,
         builder=builder,
@@ -170,7 +178,9 @@ def open_engine(
     from nox_variants.engines.embedded import EmbeddedEngine  # noqa: PLC0415  # one engine is loaded
 
     store, cancelled = _store(environ), threading.Event()
-    images = _images(store, options, progress=progress, cancelled=cancelled)
+    images = _images(
+        store, settings, options, environ=environ, progress=progress, cancelled=cancelled
+    )
     return EmbeddedEngine(
         store=store,
         images=images,
@@ -191,8 +201,10 @@ def _store(environ: Mapping[str, str]) -> Store:
 
 def _images(
     store: Store,
+    settings: Settings,
     options: Options,
     *,
+    environ: Mapping[str, str],
     progress: Callable[[str], None],
     cancelled: threading.Event,
     pull: Puller | None = None,
@@ -205,6 +217,9 @@ def _images(
         refresh=not options.use_cache,
         progress=progress,
         cancelled=cancelled,
+        root=settings.root,
+        host=host_platform(),
+        environ=environ,
         pull=pull,
     )
 

@@ -109,6 +109,7 @@ class ImageSource:
         packages: The apt packages to install; empty for others.
         setup: Shell commands run on top, in order.
         unavailable: Why this source can never give the image; empty when it can.
+        insecure: Whether its registry is spoken to in plain http.
     """
 
     kind: SourceKind
@@ -116,6 +117,7 @@ class ImageSource:
     packages: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     unavailable: str = ""
+    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

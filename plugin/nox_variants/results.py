@@ -86,6 +86,8 @@ class PreparedImage:
         packages: ``name=version`` of everything in it, where that is known.
         layers: Diff ids of its layers, base first (OCI image-spec, config.md).
         layer_sizes: Bytes of each layer's uncompressed tar, base first.
+        blobs: Digests of its layers as the store keeps them, base first; empty where its root is
+            its only layer.
         content: Bytes of regular files over all its layers.
         env: Environment of its configuration.
     """
@@ -98,6 +100,7 @@ class PreparedImage:
     packages: tuple[str, ...] = ()
     layers: tuple[Digest, ...] = ()
     layer_sizes: tuple[int, ...] = ()
+    blobs: tuple[Digest, ...] = ()
     content: int = 0
     env: Pairs = ()
 

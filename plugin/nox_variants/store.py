@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-Kind = Literal["images", "refs", "sources", "builds", "layers", "facts"]
+Kind = Literal["images", "refs", "blobs", "sources", "builds", "layers", "facts"]
 
 _VERSION_FILE = "format"
 _DISCARDED = "discarded"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KINDS = {
     "images": "images",
     "builds": "builds",
+    "blobs": "image layers",
     "layers": "layers",
     "sources": "sources",
     "caches": "caches",

@@ -108,6 +108,7 @@ class DockerSide:
         """Bring the very roots of the store into Docker."""
         import threading  # noqa: PLC0415
 
+        from nox_variants.invocation import host_platform  # noqa: PLC0415
         from nox_variants.store import Store  # noqa: PLC0415
 
         images = Images(
@@ -116,6 +117,9 @@ class DockerSide:
             refresh=False,
             progress=lambda _: None,
             cancelled=threading.Event(),
+            root=file.parent,
+            host=host_platform(),
+            environ=os.environ,
         )
         settings = load(file)
         by_name = {image.name: image for image in settings.images}

@@ -108,7 +108,14 @@ def image(*packages: str, setup: tuple[str, ...] = ()) -> Image:
 def images(home: Path, *, notes: list[str] | None = None, refresh: bool = False) -> Images:
     said = notes if notes is not None else []
     return Images(
-        Store(home), policy="auto", refresh=refresh, progress=said.append, cancelled=NEVER
+        Store(home),
+        policy="auto",
+        refresh=refresh,
+        progress=said.append,
+        cancelled=NEVER,
+        root=home,
+        host="linux/amd64",
+        environ={},
     )
 
 

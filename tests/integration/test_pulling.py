@@ -88,6 +88,9 @@ def opened(
         refresh=refresh,
         progress=said.append,
         cancelled=cancelled,
+        root=home,
+        host="linux/amd64",
+        environ=environ,
         pull=puller,
     )
     engine = DockerEngine(

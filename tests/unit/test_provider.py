@@ -55,6 +55,9 @@ def images(
         refresh=refresh,
         progress=(notes if notes is not None else []).append,
         cancelled=threading.Event(),
+        root=store.home,
+        host="linux/amd64",
+        environ={},
     )
 
 

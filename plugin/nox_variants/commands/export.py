@@ -151,7 +151,7 @@ def _contexts(
 ) -> int:
     """Write build contexts, and a Bake file beside them where one is asked for."""
     from nox_variants.images.provider import EPOCH, Images  # noqa: PLC0415  # not for --help
-    from nox_variants.invocation import source_date_epoch  # noqa: PLC0415
+    from nox_variants.invocation import host_platform, source_date_epoch  # noqa: PLC0415
     from nox_variants.sources import Sources  # noqa: PLC0415
     from nox_variants.store import Store, default_home  # noqa: PLC0415
 
@@ -162,6 +162,9 @@ def _contexts(
         refresh=False,
         progress=_note,
         cancelled=threading.Event(),
+        root=settings.root,
+        host=host_platform(),
+        environ=os.environ,
     )
     with draft(args.output) as (place, pool):
         contexts = Contexts(

@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING
 from nox_variants import names
 from nox_variants.engines.compiling import CHANGES
 from nox_variants.errors import LayoutError, StoreError
-from nox_variants.images.provider import EPOCH
 from nox_variants.model import Digest
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
@@ -231,24 +230,22 @@ def _drop_damaged(folder: Path, layers: tuple[Layer, ...]) -> None:
 
 
 def write_archive(
-    assembled: Assembled, base: PreparedImage, base_root: Path, file: Path, *, docker: bool
+    assembled: Assembled, base: list[layout.LayerBlob], file: Path, *, docker: bool
 ) -> None:
     """Write a variant's image as a complete archive.
 
     Args:
         assembled: The image.
-        base: Its run image.
-        base_root: The run image's files.
+        base: The layers of its run image.
         file: The archive.
         docker: Whether `docker load` has to take it.
     """
     blobs = [
-        layout.LayerBlob(diff_id=diff_id, size=size, write=_writer(base_root))
-        for diff_id, size in zip(base.layers, base.layer_sizes, strict=True)
-    ]
-    blobs += [
-        layout.LayerBlob(diff_id=layer.diff_id, size=layer.size, write=_copier(layer.tar))
-        for layer in assembled.layers
+        *base,
+        *(
+            layout.LayerBlob(diff_id=layer.diff_id, size=layer.size, write=_copier(layer.tar))
+            for layer in assembled.layers
+        ),
     ]
     layout.write_archive(
         file,
@@ -258,10 +255,6 @@ def write_archive(
         layers=blobs,
         docker=docker,
     )
-
-
-def _writer(root: Path) -> Callable[[IO[bytes]], object]:
-    return lambda out: write_tree(root, out, mtime=EPOCH)
 
 
 def _copier(tar: Path) -> Callable[[IO[bytes]], object]:

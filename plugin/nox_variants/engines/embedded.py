@@ -140,7 +140,7 @@ class EmbeddedEngine:
             docker: Whether `docker load` has to take it; else a plain OCI layout.
         """
         made = self._assembled[image.config_digest]
-        write_archive(made, base, self._images.root(base), file, docker=docker)
+        write_archive(made, self._images.layers(base), file, docker=docker)
 
     def cancel(self) -> None:
         """End every child, and let nothing new start."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.model import Image, Smoke
+    from nox_variants.oci.layout import LayerBlob
     from nox_variants.plan import BuildStage, Plan
     from nox_variants.results import (
         Build,
@@ -31,6 +32,9 @@ class Images(Protocol):
 
     def root(self, image: PreparedImage) -> Path:
         """Return the folder that holds a prepared image's files."""
+
+    def layers(self, image: PreparedImage) -> list[LayerBlob]:
+        """Return a prepared image's layers on their way out."""
 
 
 class Engine(Protocol):

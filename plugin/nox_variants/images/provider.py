@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import platform
-import re
 from typing import TYPE_CHECKING, Any
 
-from nox_variants import rootfs
-from nox_variants.errors import ImageError, ImageUnavailable, LayoutError, StoreError
+from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
 from nox_variants.images.apt import LISTS_AGE, Apt
+from nox_variants.images.archive import open_archive
+from nox_variants.images.layered import Layered
 from nox_variants.images.packages import unpack
+from nox_variants.images.registry import Registries
+from nox_variants.images.setup import set_up
 from nox_variants.model import Digest, Image, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
-from nox_variants.oci.layer import digest_tree
+from nox_variants.oci.layer import digest_tree, write_tree
+from nox_variants.oci.layout import LayerBlob
 from nox_variants.results import PreparedImage
-from nox_variants.sandbox.command import Root, run_command
+from nox_variants.sandbox.command import Root
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from nox_variants.model import ImageSource
@@ -31,17 +33,6 @@ FORMAT = 1
 
 EPOCH = 0
 """The time that every file of a stand-in has, in seconds since 1970: same packages, same digest."""
-
-_NOT_YET = {
-    SourceKind.REGISTRY: "this engine does not fetch registry images in this version",
-    SourceKind.ARCHIVE: "archives are not read by this version",
-}
-_CHOWN = re.compile(
-    r"(chown|chgrp|lchown|fchown).*(Operation not permitted|Invalid argument)", re.IGNORECASE
-)
-_LOG_KEPT = 16 * 1024
-_MOUNT_POINTS = ("etc/hosts", "etc/resolv.conf")
-"""Files that the sandbox makes to mount this machine's own on: no part of the image."""
 
 
 class Images:
@@ -53,7 +44,10 @@ class Images:
         refresh: Whether images of earlier runs are made anew.
         progress: Told what takes long.
         cancelled: Ends every child.
-        pull: Gets an image from its registry; None where nothing here can.
+        pull: Gets an image from its registry in another way, with a daemon.
+        root: The folder that archives are relative to.
+        host: ``linux/amd64``: the platform of images.
+        environ: The environment, for proxies and docker's configuration.
     """
 
     def __init__(
@@ -64,6 +58,9 @@ class Images:
         refresh: bool,
         progress: Callable[[str], None],
         cancelled: threading.Event,
+        root: Path,
+        host: str,
+        environ: Mapping[str, str],
         pull: Callable[[Image, ImageSource], PreparedImage] | None = None,
     ) -> None:
         self._store = store
@@ -71,11 +68,15 @@ class Images:
         self._refresh = refresh
         self._progress = progress
         self._cancelled = cancelled
+        self._root = root
+        self._host = host
         self._pull = pull
         self._made: set[str] = set()
         self._apt = Apt(
             store, progress=progress, cancelled=cancelled, lists_age=0 if refresh else LISTS_AGE
         )
+        self._registries = Registries(environ=environ, progress=progress, cancelled=cancelled)
+        self._layered = Layered(store, progress=progress, cancelled=cancelled)
 
     def prepare(self, image: Image) -> PreparedImage:
         """Return an image whose root is in the store.
@@ -102,6 +103,18 @@ class Images:
         """Return the folder that holds a prepared image's files."""
         return self._store.entry("images", hex_of(image.digest)) / "root"
 
+    def layers(self, image: PreparedImage) -> list[LayerBlob]:
+        """Return a prepared image's layers on their way out."""
+        if image.kind in {SourceKind.REGISTRY, SourceKind.ARCHIVE}:
+            return self._layered.layers(image)
+        root = self.root(image)
+        return [
+            LayerBlob(
+                diff_id=diff_id, size=size, write=lambda out: write_tree(root, out, mtime=EPOCH)
+            )
+            for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
+        ]
+
     def _passed_over(self, source: ImageSource) -> str:
         if source.kind is SourceKind.SCRATCH:
             return ""
@@ -109,14 +122,12 @@ class Images:
             return source.unavailable
         if self._policy not in {"auto", source.kind}:
             return f"not asked for (--images {self._policy})"
-        if source.kind is SourceKind.REGISTRY and self._pull is not None:
-            return ""
-        return _NOT_YET.get(source.kind, "")
+        return ""
 
     def _prepare(self, image: Image, source: ImageSource) -> PreparedImage:
         if source.kind is SourceKind.REGISTRY and self._pull is not None:
             return self._pull(image, source)
-        key = hashlib.sha256(canonical_json(_identity(image, source))).hexdigest()
+        key = hashlib.sha256(canonical_json(self._identity(image, source))).hexdigest()
         found = self._find(key)
         if not found:
             with self._store.lock(f"image-{key}", cancelled=self._cancelled):
@@ -130,12 +141,27 @@ class Images:
             return None
         try:
             found = _from_json(self._store.read_json(folder / "image.json"))
-            if self.root(found).is_dir():
+            if self._is_whole(found):
                 return found
         except (StoreError, LayoutError, LookupError, TypeError, ValueError):
             pass
         self._store.discard("refs", key)
         return None
+
+    def _identity(self, image: Image, source: ImageSource) -> dict[str, Any]:
+        """Return all that decides what a source gives on this host."""
+        value: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": source.kind,
+            "reference": source.reference,
+            "setup": source.setup,
+            "env": image.env,
+        }
+        if source.kind is SourceKind.APT:
+            return {**value, "packages": source.packages, "host": _release()}
+        if source.kind is SourceKind.ARCHIVE:
+            return {**value, "file": _version(self._root / source.reference), "host": self._host}
+        return {**value, "insecure": source.insecure, "host": self._host}
 
     def _make(self, key: str, image: Image, source: ImageSource) -> PreparedImage:
         if source.kind is SourceKind.SCRATCH:
@@ -147,12 +173,27 @@ class Images:
                 env=image.env,
             )
             self._publish(made, lambda root: root.mkdir())
-        else:
+        elif source.kind is SourceKind.APT:
             made = self._from_apt(image, source)
+        elif source.kind is SourceKind.ARCHIVE:
+            file = self._root / source.reference
+            with open_archive(file, self._host, cancelled=self._cancelled) as archive:
+                made = self._layered.prepare(image, source, archive.content, archive)
+        else:
+            made = self._from_registry(image, source)
         with self._store.publish("refs", key, replace=True) as staging:
             self._store.write_json(staging / "image.json", dataclasses.asdict(made))
         self._made.add(key)
         return made
+
+    def _is_whole(self, image: PreparedImage) -> bool:
+        return self._layered.is_there(image) if image.blobs else self.root(image).is_dir()
+
+    def _from_registry(self, image: Image, source: ImageSource) -> PreparedImage:
+        reference, insecure = source.reference, source.insecure
+        content = self._registries.image(reference, self._host, insecure=insecure)
+        blobs = self._registries.blobs(reference, insecure=insecure)
+        return self._layered.prepare(image, source, content, blobs)
 
     def _from_apt(self, image: Image, source: ImageSource) -> PreparedImage:
         packages = self._apt.fetch(image.name, source.packages)
@@ -161,7 +202,13 @@ class Images:
             root = staging / "root"
             root.mkdir()
             unpack(packages, root, cancelled=self._cancelled)
-            self._set_up(image, source.setup, root)
+            set_up(
+                image.name,
+                source.setup,
+                Root(upper=root),
+                env=image.env,
+                cancelled=self._cancelled,
+            )
             facts = digest_tree(root, mtime=EPOCH)
             made = PreparedImage(
                 name=image.name,
@@ -194,70 +241,23 @@ class Images:
         facts = digest_tree(root, mtime=EPOCH)
         return facts.diff_id in image.layers or not (image.layers or facts.entries)
 
-    def _set_up(self, image: Image, commands: tuple[str, ...], root: Path) -> None:
-        mount_points = [
-            file for file in (root / name for name in _MOUNT_POINTS) if not os.path.lexists(file)
-        ]
-        for command in commands:
-            self._run(image, command, root)
-        for file in mount_points:
-            if file.is_file() and not file.is_symlink() and not file.stat().st_size:
-                file.unlink()
-        root.chmod(0o755)
 
-    def _run(self, image: Image, command: str, root: Path) -> None:
-        output = bytearray()
-
-        def keep(data: bytes) -> None:
-            output.extend(data)
-            del output[:-_LOG_KEPT]
-
-        code = run_command(
-            Root(upper=root),
-            (*_shell(image, root), "-c", command),
-            workdir="/",
-            env=image.env,
-            network=True,
-            log=keep,
-            cancelled=self._cancelled,
-        )
-        if not code:
-            return
-        text = output.decode(errors="replace").strip()
-        said = f": {text.splitlines()[-1]}" if text else ""
-        hint = "The command runs with /bin/sh in the image's own root, as uid 0."
-        if _CHOWN.search(text):
-            hint = "Only one uid is mapped here: a file cannot be given to another. Leave it out."
-        raise ImageError(
-            f"image {image.name}: setup {command!r} ended with exit code {code}{said}", hint=hint
-        )
-
-
-def _shell(image: Image, root: Path) -> tuple[str, ...]:
-    """Return what runs `setup`: busybox brings a shell before its links are made."""
-    for argv in (("/bin/sh",), ("/bin/busybox", "sh")):
-        if rootfs.resolve((root,), argv[0]) is not None:
-            return argv
-    raise ImageError(
-        f"image {image.name}: has no /bin/sh to run its setup", hint="Add dash to its packages."
-    )
-
-
-def _identity(image: Image, source: ImageSource) -> dict[str, Any]:
-    """Return all that decides what a source gives on this host."""
+def _release() -> tuple[str, str, str]:
+    """Return what decides which packages apt finds."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
         release = {}
-    return {
-        "format": FORMAT,
-        "kind": source.kind,
-        "packages": source.packages,
-        "reference": source.reference,
-        "setup": source.setup,
-        "env": image.env,
-        "host": [release.get("ID", ""), release.get("VERSION_ID", ""), platform.machine()],
-    }
+    return release.get("ID", ""), release.get("VERSION_ID", ""), platform.machine()
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _from_json(values: dict[str, Any]) -> PreparedImage:
@@ -269,6 +269,7 @@ def _from_json(values: dict[str, Any]) -> PreparedImage:
             "packages": tuple(values["packages"]),
             "layers": tuple(map(Digest, values["layers"])),
             "layer_sizes": tuple(values["layer_sizes"]),
+            "blobs": tuple(map(Digest, values["blobs"])),
             "env": tuple((name, value) for name, value in values["env"]),
         }
     )

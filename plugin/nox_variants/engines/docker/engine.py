@@ -28,7 +28,6 @@ from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json
-from nox_variants.oci.layer import write_tree
 from nox_variants.results import Sizes, VariantImage
 from nox_variants.sources import Sources
 
@@ -57,6 +56,12 @@ STAGES = "nox-variants/build"
 
 STAND_INS = "nox-variants/stand-in"
 """The repository of images out of packages."""
+
+ARCHIVES = "nox-variants/archive"
+"""The repository of images out of archives."""
+
+_LOADED = {SourceKind.APT: STAND_INS, SourceKind.ARCHIVE: ARCHIVES}
+"""What no daemon can pull, and the repository where it gets it."""
 
 _EXIT_CODE = re.compile(r"(?:exit code: |non-zero code: |exit status )(\d+)\D*$")
 _MOST_LINKS = 40
@@ -135,9 +140,9 @@ class DockerEngine:
         return self._daemon.info
 
     def prepare(self, image: Image) -> PreparedImage:
-        """Bring an image to the daemon: pulled there, or loaded as a stand-in."""
+        """Bring an image to the daemon: pulled there, or loaded out of the store."""
         prepared = self._images.prepare(image)
-        if prepared.kind is SourceKind.APT:
+        if prepared.kind in _LOADED:
             self._load(prepared)
         with self._lock:
             self._prepared[image] = prepared
@@ -262,7 +267,7 @@ class DockerEngine:
         )
 
     def _load(self, image: PreparedImage) -> None:
-        """Load a stand-in, once, unless the daemon has it."""
+        """Load an image out of the store, once, unless the daemon has it."""
         tag = _reference(image)
         with self._lock:
             if tag in self._loaded:
@@ -281,13 +286,11 @@ class DockerEngine:
             workdir="/",
             created=0,
             platform=self._host,
-            labels=((f"{LABEL}stand-in", image.name), (f"{LABEL}digest", image.digest)),
+            labels=(
+                (f"{LABEL}{'stand-in' if image.stand_in else 'image'}", image.name),
+                (f"{LABEL}digest", image.digest),
+            ),
         )
-        root = self._images.root(image)
-        blobs = [
-            layout.LayerBlob(diff_id=diff_id, size=size, write=_writer(root))
-            for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
-        ]
         sizes = tuple(zip(image.layers, image.layer_sizes, strict=True))
         with tempfile.TemporaryDirectory(prefix="nox-variants-") as folder:
             file = Path(folder, "image.tar")
@@ -296,7 +299,7 @@ class DockerEngine:
                 tag=tag,
                 config=config,
                 manifest=oci.manifest(config, sizes),
-                layers=blobs,
+                layers=self._images.layers(image),
                 docker=True,
             )
             with explained(f"loading {image.name}", ImageError), file.open("rb") as opened:
@@ -443,9 +446,13 @@ def _artifacts(stage: BuildStage, work: Path) -> list[tuple[str, Path]]:
 def _missing(error: DaemonError, stage: BuildStage) -> VariantsError:
     """Return a failed build's error: the stage's own fault where an artifact is missing."""
     found = builders.MISSING.search(error.message)
-    if found and found["path"] in stage.artifacts:
-        return BuildFailed(f"the build made no file {found['path']}")
-    return error
+    if found is None or not stage.artifacts:
+        return error
+    path = found["path"]
+    if path in stage.artifacts:
+        return BuildFailed(f"the build made no file {path}")
+    made = " or ".join(stage.artifacts)
+    return BuildFailed(f"the build made no file {made}: a link leads to {path}, which is not there")
 
 
 def _failure(words: str, stage: BuildStage) -> str:
@@ -459,19 +466,15 @@ def _failure(words: str, stage: BuildStage) -> str:
 
 
 def _reference(image: PreparedImage) -> str:
-    """Return what FROM names: a stand-in's tag is its content."""
-    if image.stand_in:
-        return f"{STAND_INS}:{image.digest.partition(':')[2][:32]}"
+    """Return what FROM names: what was loaded has its content for a tag."""
+    if image.kind in _LOADED:
+        return f"{_LOADED[image.kind]}:{image.digest.partition(':')[2][:32]}"
     return image.reference
 
 
 def _pairs(env: Sequence[str] | None) -> Pairs:
     parts = (each.partition("=") for each in env or ())
     return tuple((name, value) for name, _, value in parts)
-
-
-def _writer(root: Path) -> Any:
-    return lambda out: write_tree(root, out, mtime=0)
 
 
 def _spool(stream: Iterator[bytes], file: IO[bytes]) -> None:

@@ -1,0 +1,654 @@
+"""Layers of an image (OCI image-spec, layer.md) applied in order into one folder.
+
+Layers are untrusted: nothing outside the folder is touched. Parents that are links are followed
+inside the folder, as container engines do, by looking at every component; a last component is never
+followed. What exists is never written into, always replaced, so that folders may share files by
+hard links. The folder must be nobody else's meanwhile. Imports :mod:`zstandard` only for a layer
+that needs it.
+"""
+
+# Paths are bytes here: any name survives, and there are very many of them.
+# ruff: noqa: PTH100, PTH101, PTH102, PTH106, PTH108, PTH115, PTH119, PTH120, PTH211
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import stat
+import tarfile
+import zlib
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, cast
+
+from nox_variants.errors import ImageError, LayoutError
+from nox_variants.model import Digest
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
+
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+
+_METADATA = b".wh..wh."
+"""What aufs keeps for itself; the specification took over :data:`OPAQUE` only."""
+
+_CHUNK = 1 << 20
+_PIECE = 1 << 16
+_ZSTD_PIECE = 1 << 10
+"""Zstandard makes at most 128 KiB of 4 bytes: 32 MiB of so many."""
+
+_ZSTD_WINDOW = 1 << 27
+_HEADERS = 1 << 20
+"""Bytes of headers that one entry may have, long names and pax records included."""
+
+_FOLDER = 0o755
+"""The mode of a folder that no entry gives one."""
+
+_LINKS = 40
+"""As many as Linux follows in one path."""
+
+_LATEST = 2**33 - 1
+"""The latest time that every tar header can hold."""
+
+_LARGEST_ID = 2**32 - 2
+_NAME_SHOWN = 200
+_ENCODING, _ERRORS = "utf-8", "surrogateescape"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL = frozenset({tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE})
+
+_MACHINE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+"""Errors that no entry is to blame for."""
+
+_DAMAGES = (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, RecursionError)
+"""What :mod:`tarfile` raises for archives that are damaged, or made to hurt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds over all layers of one image.
+
+    Attributes:
+        entries: Number of tar entries, and of folders made for entries that lack theirs.
+        size: Bytes of all uncompressed tars, and of all files once their holes count.
+    """
+
+    entries: int = 2_000_000
+    size: int = 64 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedLayer:
+    """What a layer turned out to be.
+
+    Attributes:
+        diff_id: Digest of the uncompressed tar, with all that follows its end.
+        size: Bytes of the uncompressed tar.
+        content: Bytes of regular files, hard links counted once.
+    """
+
+    diff_id: Digest
+    size: int
+    content: int
+
+
+class _EntryError(Exception):
+    """What is wrong with an entry, as it is said behind the entry's name."""
+
+
+class Unpacker:
+    """Applies layers onto one root.
+
+    Args:
+        root: An empty folder, or one that another unpacker has finished.
+        limits: Bounds over all layers.
+        cancelled: Ends the work when set.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        limits: Limits = Limits(),
+        cancelled: threading.Event,
+    ) -> None:
+        self._root = os.fsencode(os.path.abspath(root))
+        self._limits = limits
+        self._cancelled = cancelled
+        self._entries = self._size = self._content = 0
+        self._owners: dict[bytes, tuple[int, int, int]] = {}
+        self._times: dict[bytes, int] = {}
+        # Folders as entries name them, and where links lead: good until a folder or link goes.
+        self._resolved = {b"": self._root}
+        # What the layer that is being applied has made: its whiteouts are for the others.
+        self._made: set[bytes] = set()
+
+    @property
+    def owners(self) -> dict[str, tuple[int, int, int]]:
+        """Owner, group and mode by path, where the disk does not tell.
+
+        That is what is not root's, or is setuid, setgid or sticky.
+        """
+        start = len(self._root)
+        return {
+            path[start:].decode(_ENCODING, _ERRORS) or "/": owner
+            for path, owner in self._owners.items()
+        }
+
+    def apply(self, blob: IO[bytes]) -> AppliedLayer:
+        """Apply a layer, compressed or not, on top of those before it.
+
+        Raises:
+            LayoutError: It is malformed, hostile or too large; the text names the entry. The root
+                is of no use then.
+            ImageError: The work was cancelled.
+            OSError: The disk is full or fails.
+        """
+        self._made = set()
+        left = self._limits.size - self._size
+        source = _Source(
+            _uncompressed(blob, self._cancelled), limit=left, cancelled=self._cancelled
+        )
+        before = self._content
+        for member in _members(source):
+            if self._cancelled.is_set():
+                raise ImageError("cancelled")
+            try:
+                self._count()
+                self._entry(member, source)
+            except (_EntryError, ValueError, OverflowError) as error:
+                raise LayoutError(f"{_shown(member.name)}: {error}") from error
+            except OSError as error:
+                if error.errno in _MACHINE:
+                    raise
+                raise LayoutError(f"{_shown(member.name)}: {error.strerror}") from error
+        diff_id = source.drain()
+        self._size += source.size
+        return AppliedLayer(diff_id=diff_id, size=source.size, content=self._content - before)
+
+    def finish(self) -> None:
+        """Give folders their times, which filling them has changed.
+
+        Their modes stay as they are: the owner can always read, fill and remove them.
+        """
+        for path, time in self._times.items():
+            os.utime(path, ns=(time, time), follow_symlinks=False)
+
+    def _count(self) -> None:
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise _EntryError(f"the image has more than {self._limits.entries} entries")
+
+    def _entry(self, member: tarfile.TarInfo, source: _Source) -> None:
+        folder, last = self._place(member.name)
+        if last.startswith(WHITEOUT):
+            self._whiteout(folder, last)
+            return
+        if member.type in _SPECIAL:
+            return
+        if not last and not member.isdir():
+            raise _EntryError("is the image's root, and no folder")
+        parent = self._parent(folder)
+        path = b"%s/%s" % (parent, last) if last else parent
+        if member.isreg():
+            self._file(member, path, source)
+        elif member.isdir():
+            self._folder(member, path)
+            self._resolved[b"%s/%s" % (folder, last) if folder else last] = path
+        elif member.issym():
+            self._symlink(member, path)
+        elif member.islnk():
+            self._hard_link(member, path)
+        else:
+            raise _EntryError(f"has a type that is unknown: {member.type!r}")
+        self._made.add(path)
+
+    # Names
+
+    def _place(self, name: str) -> tuple[bytes, bytes]:
+        """Split a name into its folder, relative to the root, and what it is called there."""
+        raw = name.encode(_ENCODING, _ERRORS).removeprefix(b"./")
+        folder, _, last = raw.rpartition(b"/")
+        if folder in self._resolved and last not in {b"", b".", b".."} and b"\0" not in last:
+            return folder, last
+        parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
+        if b".." in parts:
+            raise _EntryError("leads out of the image")
+        if b"\0" in raw:
+            raise _EntryError("has a null byte in it")
+        for number, part in enumerate(parts[:-1]):
+            if part.startswith(WHITEOUT):
+                if part == OPAQUE or not part.startswith(_METADATA):
+                    raise _EntryError("lies behind a whiteout")
+                return b"/".join(parts[:number]), part
+        return b"/".join(parts[:-1]), parts[-1] if parts else b""
+
+    def _parent(self, folder: bytes) -> bytes:
+        """Return where a folder is; it is made when it is missing."""
+        path = self._resolved.get(folder)
+        if path is None:
+            path = self._walk(folder, make=True)
+            if path is None:
+                raise AssertionError(folder)
+            self._resolved[folder] = path
+        return path
+
+    def _existing(self, folder: bytes) -> bytes | None:
+        """Return where a folder is, or None when there is none."""
+        return self._resolved.get(folder) or self._walk(folder, make=False)
+
+    def _walk(self, folder: bytes, *, make: bool) -> bytes | None:
+        """Follow a folder's name from the root, and no link out of it."""
+        todo = folder.split(b"/")[::-1]
+        path, links = self._root, 0
+        while todo:
+            part = todo.pop()
+            if part in {b"", b"."}:
+                continue
+            if part == b"..":  # in a link's target only
+                path = os.path.dirname(path) if path != self._root else path
+                continue
+            following = b"%s/%s" % (path, part)
+            mode = _mode(following)
+            if stat.S_ISLNK(mode):
+                links += 1
+                if links > _LINKS:
+                    raise _EntryError("lies behind too many links")
+                target = os.readlink(following)
+                todo.extend(target.split(b"/")[::-1])
+                path = self._root if target.startswith(b"/") else path
+                continue
+            if not stat.S_ISDIR(mode):
+                if not make:
+                    return None
+                self._missing_folder(following, mode)
+            path = following
+        return path
+
+    def _missing_folder(self, path: bytes, mode: int) -> None:
+        if mode:
+            raise _EntryError(f"lies behind {os.path.basename(path)!r}, which is no folder")
+        self._count()
+        os.mkdir(path)
+        os.chmod(path, _FOLDER)
+        self._made.add(path)
+
+    # Entries
+
+    def _file(self, member: tarfile.TarInfo, path: bytes, source: _Source) -> None:
+        if member.size < 0:
+            raise _EntryError("has a negative size")
+        self._content += member.size
+        if self._content > self._limits.size:
+            raise _EntryError(f"the image has more than {self._limits.size} bytes")
+        try:
+            target = os.open(path, _NEW_FILE, 0o600)
+        except FileExistsError:
+            self._clear(path)
+            target = os.open(path, _NEW_FILE, 0o600)
+        try:
+            if member.issparse():
+                _fill_sparse(target, member, source)
+            else:
+                _fill(target, member.size, source)
+            os.fchmod(target, (member.mode & 0o777) | stat.S_IRUSR)
+            time = _nanoseconds(member)
+            os.utime(target, ns=(time, time))
+        finally:
+            os.close(target)
+        self._owned(path, member)
+
+    def _folder(self, member: tarfile.TarInfo, path: bytes) -> None:
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not stat.S_ISDIR(_mode(path)):
+                self._clear(path)
+                os.mkdir(path)
+        os.chmod(path, (member.mode & 0o777) | stat.S_IRWXU)
+        self._times[path] = _nanoseconds(member)
+        self._owned(path, member)
+
+    def _symlink(self, member: tarfile.TarInfo, path: bytes) -> None:
+        target = member.linkname.encode(_ENCODING, _ERRORS)
+        if b"\0" in target:
+            raise _EntryError("has a null byte in its target")
+        try:
+            os.symlink(target, path)
+        except FileExistsError:
+            self._clear(path)
+            os.symlink(target, path)
+        time = _nanoseconds(member)
+        os.utime(path, ns=(time, time), follow_symlinks=False)
+        self._owned(path, member, mode=0)
+
+    def _hard_link(self, member: tarfile.TarInfo, path: bytes) -> None:
+        try:
+            target = self._link_target(member.linkname)
+            if target == path:
+                raise _EntryError("is itself")  # noqa: TRY301  # said in one place
+        except _EntryError as error:
+            text = f"is a hard link to {_shown(member.linkname)}, which {error}"
+            raise _EntryError(text) from error
+        try:
+            os.link(target, path, follow_symlinks=False)
+        except FileExistsError:
+            self._clear(path)
+            os.link(target, path, follow_symlinks=False)
+        # The same file has the same owner, whatever the entry says.
+        owner = self._owners.get(target)
+        if owner:
+            self._owners[path] = owner
+
+    def _link_target(self, name: str) -> bytes:
+        folder, last = self._place(name)
+        parent = self._existing(folder)
+        target = b"%s/%s" % (parent or self._root, last)
+        mode = _mode(target) if parent else 0
+        if not mode:
+            raise _EntryError("is not there")
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            raise _EntryError("is no file")
+        return target
+
+    def _owned(self, path: bytes, member: tarfile.TarInfo, mode: int | None = None) -> None:
+        """Record what is not written: an owner, and bits that would give rights."""
+        for number in (member.uid, member.gid):
+            if not 0 <= number <= _LARGEST_ID:
+                raise _EntryError(f"has an owner that no system has: {number}")
+        mode = member.mode & 0o7777 if mode is None else mode
+        if member.uid or member.gid or mode & 0o7000:
+            self._owners[path] = (member.uid, member.gid, mode)
+        else:
+            self._owners.pop(path, None)
+
+    # Removal
+
+    def _whiteout(self, folder: bytes, last: bytes) -> None:
+        """Remove what the layers below have under a name, or in the folder."""
+        name = last.removeprefix(WHITEOUT)
+        if name in {b"", b".", b".."}:
+            raise _EntryError("is a whiteout of no name")
+        if last.startswith(_METADATA) and last != OPAQUE:
+            return
+        parent = self._existing(folder)
+        if parent is None:
+            return
+        if last == OPAQUE:
+            self._remove_in(parent, keep=self._made)
+            return
+        path = b"%s/%s" % (parent, name)
+        mode = _mode(path)
+        if stat.S_ISDIR(mode):
+            self._remove_folder(path, keep=self._made)
+        elif mode and path not in self._made:
+            self._remove_file(path, mode)
+
+    def _clear(self, path: bytes) -> None:
+        """Make room for an entry: a later one replaces an earlier one of the same name."""
+        mode = _mode(path)
+        if stat.S_ISDIR(mode):
+            self._remove_folder(path, keep=())
+        else:
+            self._remove_file(path, mode)
+
+    def _remove_file(self, path: bytes, mode: int) -> None:
+        os.unlink(path)
+        self._owners.pop(path, None)
+        if stat.S_ISLNK(mode):
+            self._resolved = {b"": self._root}
+
+    def _remove_folder(self, path: bytes, *, keep: Collection[bytes]) -> None:
+        self._remove_in(path, keep=keep)
+        self._remove_empty(path, keep)
+
+    def _remove_in(self, path: bytes, *, keep: Collection[bytes]) -> None:
+        """Remove all that is in a folder, but what is to be kept and what that lies in."""
+        self._resolved = {b"": self._root}
+        folders = [path]
+        # Not recursive: an image may have folders deeper than Python recurses.
+        for folder in folders:
+            if self._cancelled.is_set():
+                raise ImageError("cancelled")
+            with os.scandir(folder) as scan:
+                for entry in scan:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.path not in keep:
+                        os.unlink(entry.path)
+                        self._owners.pop(entry.path, None)
+        for folder in folders[:0:-1]:
+            self._remove_empty(folder, keep)
+
+    def _remove_empty(self, path: bytes, keep: Collection[bytes]) -> None:
+        """Remove a folder of a layer below; what is left of it was made by this layer."""
+        if path in keep:
+            return
+        self._owners.pop(path, None)
+        self._times.pop(path, None)
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            os.chmod(path, _FOLDER)
+
+
+class _Source:
+    """An uncompressed tar, hashed and counted while it passes; for tarfile, a file."""
+
+    def __init__(self, chunks: Iterable[bytes], *, limit: int, cancelled: threading.Event) -> None:
+        self._chunks = iter(chunks)
+        self._limit = limit
+        self._cancelled = cancelled
+        self._hash = hashlib.sha256()
+        self._chunk = b""
+        self._at = 0
+        self._allowance = 0
+        self.size = 0
+        self.last = b""
+
+    def allow(self) -> None:
+        """Let an entry's headers be read."""
+        self._allowance = _HEADERS
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self.size - len(self._chunk) + self._at
+
+    def read(self, count: int) -> bytes:
+        """Return a piece of a header."""
+        if not 0 <= count <= self._allowance:
+            raise LayoutError("the layer has an entry with headers that are too large")
+        self._allowance -= count
+        self.last = self._chunk[self._at : self._at + count]
+        if len(self.last) == count:
+            self._at += count
+        else:
+            self.last = b"".join(self.pieces(count))
+        return self.last
+
+    def seek(self, position: int) -> None:
+        """Skip bytes."""
+        count = position - self.tell()
+        if count < 0:
+            raise LayoutError("the layer has an entry that leads backwards")
+        for _ in self.pieces(count):
+            pass
+
+    def pieces(self, count: int) -> Iterator[memoryview]:
+        """Yield so many bytes in pieces, fewer at the end of the layer."""
+        while count and (self._at < len(self._chunk) or self._next()):
+            piece = memoryview(self._chunk)[self._at : self._at + count]
+            self._at += len(piece)
+            count -= len(piece)
+            yield piece
+
+    def drain(self) -> Digest:
+        """Read what is left, and return the digest of the whole."""
+        while self._next():
+            pass
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    def _next(self) -> bool:
+        if self._cancelled.is_set():
+            raise ImageError("cancelled")
+        chunk = next(self._chunks, b"")
+        if chunk:
+            self._chunk, self._at = chunk, 0
+            self.size += len(chunk)
+            if self.size > self._limit:
+                raise LayoutError("the image's layers are too large")
+            self._hash.update(chunk)
+        return bool(chunk)
+
+
+def _members(source: _Source) -> Iterator[tarfile.TarInfo]:
+    """Yield a layer's entries; the source stands at an entry's content then.
+
+    Tarfile's stream mode would copy all content once more, and needs nothing but what a source
+    can do.
+    """
+    source.allow()
+    try:
+        tar = tarfile.TarFile(fileobj=cast("IO[bytes]", source), encoding=_ENCODING, errors=_ERRORS)
+    except _DAMAGES as error:
+        raise LayoutError(
+            f"the layer is no tar, neither plain nor compressed with gzip or zstd: {error}"
+        ) from error
+    known: list[tarfile.TarInfo] = vars(tar)["members"]
+    behind = "its start"
+    while True:
+        source.allow()
+        try:
+            member = tar.next()
+        except _DAMAGES as error:
+            raise LayoutError(f"the layer is damaged behind {behind}: {error}") from error
+        if member is None:
+            break
+        known.clear()  # or tarfile keeps them all
+        yield member
+        behind = _shown(member.name)
+    # Tarfile takes a broken header for the end; an archive ends with zeros, or just so.
+    if source.last.strip(b"\0"):
+        raise LayoutError(f"the layer is damaged behind {behind}: bad header")
+
+
+def _fill(target: int, size: int, source: _Source) -> None:
+    for piece in source.pieces(size):
+        size -= len(piece)
+        rest = piece
+        while rest:
+            rest = rest[os.write(target, rest) :]
+    if size:
+        raise _EntryError("is cut off: the layer ends in it")
+
+
+def _fill_sparse(target: int, member: tarfile.TarInfo, source: _Source) -> None:
+    # A map that claims more than the entry has makes tarfile go backwards, which is refused.
+    for offset, size in cast("list[tuple[int, int]]", member.sparse):
+        if offset < 0 or size < 0 or offset + size > member.size:
+            raise _EntryError("has a wrong map of its holes")
+        os.lseek(target, offset, os.SEEK_SET)
+        _fill(target, size, source)
+    os.ftruncate(target, member.size)
+
+
+def _mode(path: bytes) -> int:
+    """Return a mode with its type, or 0 when nothing is there."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _nanoseconds(member: tarfile.TarInfo) -> int:
+    # In this order, pax's "nan" becomes 0.
+    return int(min(max(0, member.mtime), _LATEST) * 10**9)
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}...")
+
+
+def _uncompressed(blob: IO[bytes], cancelled: threading.Event) -> Iterator[bytes]:
+    """Return a layer's tar in pieces, uncompressed as its first bytes say."""
+    first = b""
+    while len(first) < 4 and (more := blob.read(_PIECE)):  # noqa: PLR2004  # the longest mark
+        first += more
+    if first.startswith(b"\x1f\x8b"):
+        return _gunzipped(itertools.chain((first,), _read(blob, _PIECE, cancelled)))
+    if first.startswith(b"\x28\xb5\x2f\xfd"):
+        return _unzstandard(itertools.chain((first,), _read(blob, _PIECE, cancelled)))
+    return itertools.chain(filter(None, (first,)), _read(blob, _CHUNK, cancelled))
+
+
+def _read(blob: IO[bytes], size: int, cancelled: threading.Event) -> Iterator[bytes]:
+    # Checked here too: much that is compressed may become nothing.
+    while not cancelled.is_set() and (data := blob.read(size)):
+        yield data
+    if cancelled.is_set():
+        raise ImageError("cancelled")
+
+
+def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what gzip members, and zeros between and behind them, hold (RFC 1952, 2.2)."""
+    member = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            if member.eof:
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    break
+                member = zlib.decompressobj(wbits=31)
+            try:
+                data = member.decompress(rest, _CHUNK)
+            except zlib.error as error:
+                raise LayoutError(f"the layer is damaged: gzip: {error}") from error
+            rest = member.unused_data if member.eof else member.unconsumed_tail
+            if data:
+                yield data
+    if not member.eof:
+        raise LayoutError("the layer is cut off: its gzip stream does not end")
+
+
+def _unzstandard(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what zstd frames hold; those without content are skipped (RFC 8878, 3.1)."""
+    try:
+        import zstandard  # noqa: PLC0415  # only a layer that is compressed so needs it
+    except ImportError as error:
+        raise LayoutError(
+            "the layer is compressed with zstd, and no package here reads that",
+            hint="pip install zstandard",
+        ) from error
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    frame = decompressor.decompressobj()
+    for chunk in chunks:
+        for start in range(0, len(chunk), _ZSTD_PIECE):
+            rest = chunk[start : start + _ZSTD_PIECE]
+            while rest:
+                if frame.eof:
+                    frame = decompressor.decompressobj()
+                try:
+                    data = frame.decompress(rest)
+                except zstandard.ZstdError as error:
+                    raise LayoutError(f"the layer is damaged: {error}") from error
+                rest = frame.unused_data if frame.eof else b""
+                if data:
+                    yield data
+    if not frame.eof:
+        raise LayoutError("the layer is cut off: its zstd stream does not end")
