@@ -10,6 +10,7 @@ import itertools
 import json
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -291,9 +292,13 @@ class Request:
 
 
 class Server:
-    """An HTTP server in a thread of its own; remembers what it was asked."""
+    """An HTTP server in a thread of its own; remembers what it was asked.
 
-    def __init__(self) -> None:
+    Args:
+        tls: Its certificate; without one it speaks plain HTTP.
+    """
+
+    def __init__(self, *, tls: Certificate | None = None) -> None:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -318,6 +323,11 @@ class Server:
         self.ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(tls.certificate, tls.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -329,7 +339,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://{self.address}"
+        return f"{self._scheme}://{self.address}"
 
     def paths(self, part: str = "") -> list[str]:
         """Return the paths asked for that hold a text."""
@@ -382,6 +392,8 @@ class TokenServer(Server):
         password: With which password.
         refresh: The identity token that is taken, too.
         life: Seconds that its tokens are said to live; none are said when None.
+        name: What a token is called in an answer.
+        tls: Its certificate.
     """
 
     def __init__(
@@ -393,6 +405,7 @@ class TokenServer(Server):
         refresh: str = "",
         life: float | None = 300,
         name: str = "token",
+        tls: Certificate | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokens: list[str] = []
@@ -403,7 +416,7 @@ class TokenServer(Server):
         )
         self._user, self._password, self._refresh = user, password, refresh
         self._life, self._name = life, name
-        super().__init__()
+        super().__init__(tls=tls)
 
     def settings(self) -> dict[str, str]:
         """Return what a registry has to know."""
@@ -469,7 +482,8 @@ class Fault:
     Attributes:
         what: ``reset``, ``truncate`` and ``stall`` in the middle of a body; ``flip`` a byte;
             ``longer``: a body with a byte more; ``whole``: a range is not heard; ``shift``: a
-            range starts elsewhere; ``answer``: with ``status``, ``headers`` and ``body``.
+            range starts elsewhere; ``answer``: with ``status``, ``headers`` and ``body``;
+            ``silent``: nothing comes; ``drop``: nothing but the end of the connection.
         path: In which paths.
         times: How often; always when negative.
         after: Bytes of the body that still come.
@@ -492,26 +506,32 @@ class FaultProxy(Server):
     Args:
         upstream: The registry, ``HOST:PORT``.
         faults: What goes wrong, the first that fits.
+        tls: Its certificate; the registry itself speaks plain HTTP.
     """
 
-    def __init__(self, upstream: str, *faults: Fault) -> None:
+    def __init__(self, upstream: str, *faults: Fault, tls: Certificate | None = None) -> None:
         self._upstream = upstream
         self.faults = list(faults)
-        super().__init__()
+        super().__init__(tls=tls)
 
     def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
         """Pass a request on, but for its fault."""
-        fault = self._fault(request)
-        if fault and fault.what == "answer":
+        fault = self._fault(request) or Fault(what="nothing")
+        if fault.what in {"silent", "drop"}:
+            handler.close_connection = True
+            self.ended.wait(PATIENCE if fault.what == "silent" else 0)
+        elif fault.what == "answer":
             send(handler, fault.status, fault.headers, fault.body)
-            return
+        else:
+            self._pass_on(request, handler, fault)
+
+    def _pass_on(self, request: Request, handler: BaseHTTPRequestHandler, fault: Fault) -> None:
         headers = dict(request.headers)
-        if fault and fault.what == "whole":
+        if fault.what == "whole":
             headers.pop("range", None)
         status, answered, body = self._ask(request, headers)
-        match fault.what if fault else "":
+        match fault.what:
             case "reset" | "truncate" | "stall":
-                assert fault is not None
                 send(handler, status, answered, body[: fault.after], len(body))
                 handler.close_connection = True
                 if fault.what == "stall":

@@ -42,12 +42,21 @@ APT_TOOLS = ("apt-get", "dpkg-deb", "tar")
 _TOOL_SECONDS = 10
 
 
+VERIFIED = "verified"
+"""The name of the check that reads all of the store."""
+
+
 class State(StrEnum):
     """What a check found."""
 
     USABLE = "usable"
     MISSING = "missing"
     TROUBLE = "trouble"
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody should look into it."""
+        return self is State.TROUBLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +83,7 @@ Named = tuple[str, "Callable[[], Check | None]"]
 
 
 def everything(
-    environ: Mapping[str, str], *, home: Path, project: Path, offline: bool
+    environ: Mapping[str, str], *, home: Path, project: Path, offline: bool, verify: bool
 ) -> tuple[Named, ...]:
     """Return all checks, in the order in which they are shown.
 
@@ -83,6 +92,7 @@ def everything(
         home: The folder of the store.
         project: The folder beside the file that holds the history.
         offline: Whether nothing beyond this machine is asked.
+        verify: Whether all of the store is read.
     """
     daemons = (EngineName.DOCKER, EngineName.PODMAN)
     network: tuple[Named, ...] = (("registry", registry),)
@@ -95,6 +105,7 @@ def everything(
         ("user namespaces", namespaces),
         ("disk", partial(disk, home)),
         ("store", partial(store, home)),
+        *(((VERIFIED, partial(verified, home)),) if verify else ()),
         ("history", partial(history, project / "history.sqlite")),
     )
 
@@ -324,6 +335,30 @@ def store(home: Path, most: int = MOST_FILES) -> Check:
     words = f"{more}{size(sum(sizes.values()))}{f': {kinds}' if kinds else ''}"
     note = (f"only {most} files were looked at",) if meter.spent else ()
     return Check(name="store", state=State.USABLE, words=words, notes=note)
+
+
+def verified(home: Path) -> Check:
+    """Read all of the store; what is damaged is out of it afterwards."""
+    from nox_variants.store import Store  # noqa: PLC0415
+    from nox_variants.verification import verify  # noqa: PLC0415
+
+    if not home.is_dir():
+        return Check(name=VERIFIED, state=State.MISSING, words="there is nothing to verify yet")
+    found = list(verify(Store(home)))
+    damaged = tuple(f"{each.kind}/{each.key}: {each.damage}" for each in found if each.damage)
+    if not damaged:
+        return Check(
+            name=VERIFIED,
+            state=State.USABLE,
+            words=f"all {len(found)} entries of the store are what was written",
+        )
+    return Check(
+        name=VERIFIED,
+        state=State.TROUBLE,
+        words=f"{len(damaged)} of {len(found)} entries are not what was written: taken out",
+        hint="They are made again when they are needed. Does this happen again? Check the disk.",
+        notes=damaged,
+    )
 
 
 def history(file: Path) -> Check | None:

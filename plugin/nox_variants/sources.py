@@ -93,13 +93,26 @@ class Sources:
 
     def _take(self, folder: Path) -> Snapshot:
         entries = sorted(_read(folder), key=lambda entry: entry.name)
-        described = [entry.described() for entry in entries]
-        digest = hashlib.sha256(canonical_json([WORKDIR, described])).hexdigest()
+        digest = _digest(entries)
         if self._store.find("sources", digest) is None:
             with self._store.publish("sources", digest) as staging:
                 _copy(entries, staging / "root" / WORKDIR.lstrip("/"))
                 _finish(staging / "root", staging.stat().st_mtime_ns)
         return Snapshot(digest=digest, root=self._store.entry("sources", digest) / "root")
+
+
+def digest_of(root: Path) -> str:
+    """Return the digest of a snapshot, of its files as they are now.
+
+    Raises:
+        SourceError: They cannot be read.
+    """
+    return _digest(sorted(_read(root / WORKDIR.lstrip("/")), key=lambda entry: entry.name))
+
+
+def _digest(entries: list[_Entry]) -> str:
+    described = [entry.described() for entry in entries]
+    return hashlib.sha256(canonical_json([WORKDIR, described])).hexdigest()
 
 
 def _check(folder: Path, root: Path | None) -> None:

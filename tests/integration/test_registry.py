@@ -409,6 +409,20 @@ def test_challenge_that_is_none(address: str, client: Client, challenge: str) ->
     assert "wants a login" in text or "which is no https address" in text
 
 
+def test_one_token_for_all_threads(tmp_path: Path, client: Client) -> None:
+    """Threads that are refused together ask for one token."""
+    with (
+        TokenServer(tmp_path / "token", life=None) as tokens,
+        registries.registry(tmp_path / "registry", token=tokens) as where,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        push_with_token(tokens, where)
+        files = [tmp_path / str(number) for number in range(4)]
+        assert list(pool.map(lambda file: client.fetch(where, file), files)) == [LAYERS[1]] * 4
+
+    assert len(tokens.paths()) == 1
+
+
 # Credential helpers
 
 
@@ -548,6 +562,44 @@ def test_no_token_over_plain_http(
     assert tokens.paths() == []
 
 
+def test_token_with_tls(certificate: Certificate, tmp_path: Path) -> None:
+    """A login goes to a token server with TLS."""
+    with (
+        TokenServer(tmp_path / "token", user=USER, password=PASSWORD, tls=certificate) as tokens,
+        registries.registry(tmp_path / "registry", tls=certificate, token=tokens) as where,
+    ):
+        client = logged_in(tmp_path / "docker", where)
+        client.environ["SSL_CERT_FILE"] = str(certificate.authority)
+        assert "there is no such image" in client.refused(f"{where}/team/base:1", insecure=False)
+        client.registries.close()
+
+    assert len(tokens.tokens) == 1
+
+
+def test_no_way_from_tls_to_plain_http(address: str, certificate: Certificate) -> None:
+    """A registry with TLS cannot lead to an address without it."""
+    with FaultProxy(address) as other, FaultProxy(address, tls=certificate) as proxy:
+        reference = f"{proxy.address}/team/base:1"
+        client = Client({"REQUESTS_CA_BUNDLE": str(certificate.authority)})
+        assert client.digest(reference, insecure=False)
+        location = {"Location": f"{other.url}/v2/team/base/manifests/1?signature=secret"}
+        proxy.faults = [Fault(what="answer", path="", status=307, headers=location)]
+        text = client.refused(reference, insecure=False)
+        client.registries.close()
+
+    assert f"{proxy.url} leads where no one may follow: {other.url}" in text
+    assert other.requests == []
+
+
+def test_connection_that_ends_at_once(client: Client) -> None:
+    """What ends before it is encrypted is a broken connection, not a wrong certificate."""
+    port = registries.free_port()
+    with registries.listener(port):
+        text = client.refused(f"127.0.0.1:{port}/team/base:1", insecure=False)
+
+    assert "the connection broke, again and again" in text
+
+
 # Connections that break
 
 
@@ -636,6 +688,18 @@ def test_broken_document(address: str, pushed: Pushed, client: Client) -> None:
         assert len(proxy.paths()) == 5
 
 
+@pytest.mark.parametrize("what", ["silent", "drop"])
+def test_no_answer(
+    address: str, client: Client, place: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A request that gets no answer is made again."""
+    monkeypatch.setattr(registry, "_READ", 1.0)
+    faults = [Fault(what=what, path=path) for path in ("/manifests/", LARGE)]
+    with FaultProxy(address, *faults) as proxy:
+        assert client.digest(f"{proxy.address}/team/base:1")
+        assert client.fetch(proxy.address, place) == LAYERS[1]
+
+
 def test_registry_that_ends_in_the_middle(client: Client, place: Path, address: str) -> None:
     """A registry that is gone after its manifest came is an error, not unavailable."""
     with FaultProxy(address) as proxy:
@@ -681,6 +745,24 @@ def test_wrong_documents(address: str, pushed: Pushed, client: Client) -> None:
         assert f"more than {LARGEST_MANIFEST} bytes" in client.refused(
             f"{proxy.address}/team/base:1"
         )
+
+
+def test_configuration_that_is_too_long(address: str, client: Client) -> None:
+    """A configuration that is said to be large is not asked for."""
+    config = {"mediaType": registries.CONFIG, "digest": LARGE, "size": LARGEST_MANIFEST + 1}
+    manifest = {"schemaVersion": 2, "config": config, "layers": []}
+    fault = Fault(what="answer", path="", body=json.dumps(manifest).encode())
+    with FaultProxy(address, fault) as proxy:
+        assert "are too many for a document" in client.refused(f"{proxy.address}/team/base:1")
+        assert len(proxy.paths()) == 1
+
+
+def test_media_type_of_the_answer(address: str, client: Client) -> None:
+    """A manifest of before 2016 is told from its answer, and refused with a hint."""
+    headers = {"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    fault = Fault(what="answer", path="", headers=headers, body=b'{"schemaVersion": 1}')
+    with FaultProxy(address, fault) as proxy:
+        assert "push the image again" in client.refused(f"{proxy.address}/team/base:1")
 
 
 def test_layer_that_cannot_be_written(address: str, client: Client, place: Path) -> None:
@@ -807,6 +889,13 @@ def test_proxy(address: str, name: str) -> None:
         with pytest.raises(ImageUnavailable):
             other.digest("registry.invalid:5000/team/base:1")
         other.registries.close()
+
+
+def test_proxy_that_is_none() -> None:
+    """A proxy of a kind that is not spoken here is an error that keeps its password."""
+    client = Client({"HTTP_PROXY": f"gopher://me:{PASSWORD}@x.invalid"})
+    assert "registry.invalid:5000 cannot be asked" in client.refused("registry.invalid:5000/a/b:1")
+    client.registries.close()
 
 
 # Out of reach

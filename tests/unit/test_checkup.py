@@ -113,7 +113,12 @@ def test_lines_are_aligned() -> None:
 def test_offline_asks_no_registry(tmp_path: Path) -> None:
     """`--offline` leaves out the registry, and nothing else."""
     both = [
-        [name for name, _ in checkup.everything({}, home=tmp_path, project=tmp_path, offline=how)]
+        [
+            name
+            for name, _ in checkup.everything(
+                {}, home=tmp_path, project=tmp_path, offline=how, verify=how
+            )
+        ]
         for how in (False, True)
     ]
 
@@ -121,7 +126,8 @@ def test_offline_asks_no_registry(tmp_path: Path) -> None:
         *("docker", "podman", "embedded", "auto", "registry", "apt"),
         *("user namespaces", "disk", "store", "history"),
     ]
-    assert both[1] == [name for name in both[0] if name != "registry"]
+    kept = [name for name in both[0] if name != "registry"]
+    assert both[1] == [*kept[:-1], checkup.VERIFIED, "history"]
 
 
 # --- engines ------------------------------------------------------------------------------------

@@ -746,7 +746,7 @@ def test_owners(root: Path) -> None:
         "/etc/shadow": (0, 42, 0o640),
         "/bin/su": (0, 0, 0o4755),
         "/bin/sudo": (0, 0, 0o4755),
-        "/bin/csh": (5, 0, 0),
+        "/bin/csh": (5, 0, 0o777),
         "/home/user": (1000, 1000, 0o700),
         "/home/user/\udcff": (1000, 1001, 0o644),
         "/var/gone": (8, 0, 0o644),
@@ -851,12 +851,17 @@ def test_sparse_files(root: Path, blob: bytes) -> None:
 
 
 def test_deep_folders(root: Path) -> None:
-    """Folders deeper than Python recurses are made, and removed again."""
-    names = ["d" + "/d" * depth for depth in range(1_200)]
-    above = [file("/".join(["d"] * 600 + ["x"])), file(".wh.d")]
+    """Folders as deep as is allowed are made and removed again; deeper ones are refused."""
+    names = ["d" + "/d" * depth for depth in range(layers.DEEPEST - 1)]
+    above = [file("/".join(["d"] * 100 + ["x"])), file(".wh.d")]
 
     applied(root, tar(*map(folder, names)), tar(*above))
-    assert len(tree(root)) == 601
+    assert len(tree(root)) == 101
+
+    for deep in ("e/" * layers.DEEPEST + "x", "l/" + "e/" * 150 + "x"):
+        with pytest.raises(LayoutError, match="lies in more than 200 folders"):
+            applied(root, tar(symlink("l", "d/" * 100), file(deep)))
+    applied(root, tar(file(".wh.e"), file(".wh.l")))
 
     applied(root, tar(file("y"), file("d")))
     assert tree(root) == {"y": b"", "d": b""}

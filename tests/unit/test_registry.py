@@ -40,6 +40,7 @@ DIGEST = f"sha256:{HEX}"
         (f"ubuntu@{DIGEST}", ("docker.io", "library/ubuntu", "", DIGEST)),
         (f"x.io/a/b:1@{DIGEST}", ("x.io", "a/b", "1", DIGEST)),
         (f"x.io/{'a' * 255}", ("x.io", "a" * 255, "latest", "")),
+        (f"x.io/{HEX}", ("x.io", HEX, "latest", "")),
         (f"x.io/a:{'t' * 128}", ("x.io", "a", "t" * 128, "")),
     ],
 )
@@ -74,6 +75,8 @@ def test_references(text: str, expected: tuple[str, str, str, str]) -> None:
         "x.io/a___b",
         "x.io/a\n",
         "-x.io/a",
+        "[1]:5000/a",
+        "[::1/a",
         "x.io:port/a",
         "x.io:0/a",
         "x.io:65536/a",

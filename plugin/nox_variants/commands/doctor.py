@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--offline", action="store_true", help="ask nothing beyond this machine")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all of the store, and take out what is not what was written",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
@@ -23,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Check the machine.
 
     Returns:
-        0, or 1 when no engine can be used.
+        0, or 1 when no engine can be used or the store was damaged.
     """
     from nox_variants import checkup  # noqa: PLC0415  # not for --help
     from nox_variants.invocation import FOLDER  # noqa: PLC0415
@@ -35,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         home=default_home(os.environ),
         project=file.absolute().parent / FOLDER,
         offline=args.offline,
+        verify=args.verify,
     )
     width = max(len(name) for name, _ in checks)
     found = []
@@ -45,4 +51,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         values = [dataclasses.asdict(check) for check in found]
         print(json.dumps(values, indent=1, ensure_ascii=False))
-    return int(not checkup.healthy(found))
+    damaged = any(check.name == checkup.VERIFIED and check.state.bad for check in found)
+    return int(damaged or not checkup.healthy(found))

@@ -204,10 +204,10 @@ def _read(files: _Folder | _Tar, platform: str, cancelled: threading.Event) -> _
 
 def _layout(files: _Files, platform: str) -> _Found:
     """Return the image of an OCI layout (image-layout.md)."""
-    marker = document(_whole(files, "oci-layout"))
+    marker = _document("oci-layout", _whole(files, "oci-layout"))
     if marker.get("imageLayoutVersion") != "1.0.0":
         raise LayoutError(f"oci-layout: version {short(marker.get('imageLayoutVersion'))}")
-    found = _only(document(_whole(files, "index.json")), platform)
+    found = _only(_document("index.json", _whole(files, "index.json")), platform)
     for _ in range(MOST_INDEXES):
         values = _blob(files, found)
         if not is_index(values, found.media_type):
@@ -283,7 +283,7 @@ def _saved(files: _Tar, platform: str, cancelled: threading.Event) -> _Found:
         if name not in known:
             known[name] = _described(files, name, cancelled)
     layers = [known[name] for name in names]
-    content = image(digest, layers, document(data), platform)
+    content = image(digest, layers, _document(short(config_name), data), platform)
     for name, diff_id in zip(names, content.diff_ids, strict=True):
         if known[name].media_type == LAYER and known[name].digest != diff_id:
             raise LayoutError(
@@ -334,6 +334,13 @@ def _root(files: _Files, cancelled: threading.Event) -> _Found:
 
 def _place(blob: Descriptor) -> str:
     return f"{BLOBS}/{hex_of(blob.digest)}"
+
+
+def _document(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        return document(data)
+    except LayoutError as error:
+        raise LayoutError(f"{name}: {error.message}", hint=error.hint) from error
 
 
 def _blob(files: _Files, blob: Descriptor) -> dict[str, Any]:

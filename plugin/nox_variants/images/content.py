@@ -42,6 +42,9 @@ _LAYER = re.compile(
     r"application/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1\.tar([+](gzip|zstd))?"
     r"|docker\.image\.rootfs\.(foreign\.)?diff\.tar([.](gzip|zstd))?)"
 )
+_PLATFORM = re.compile(r"[\w./-]{1,60}", re.ASCII)
+_SHOWN = 20
+_VARIABLE = re.compile(r"[^=\0]+(=[^\0]*)?", re.DOTALL)
 _VARIANTS = {"arm64": "v8", "arm": "v7"}
 """The variant that an architecture without one means (OCI image-spec, image-index.md)."""
 
@@ -116,7 +119,7 @@ def choose(index: Mapping[str, Any], platform: str) -> Descriptor:
     if len(described) == 1 and not described[0][0]:
         return descriptor(described[0][1])
     known = sorted({found for found, _ in described if found and "unknown" not in found})
-    raise LayoutError(f"is not made for {platform}: only for {', '.join(known) or 'nothing'}")
+    raise LayoutError(f"is not made for {platform}: only for {_shown(known)}")
 
 
 def descriptor(value: object) -> Descriptor:
@@ -149,6 +152,8 @@ def parts(manifest: Mapping[str, Any]) -> tuple[Descriptor, tuple[Descriptor, ..
             f"manifest: schemaVersion: {short(manifest.get('schemaVersion'))}, not 2",
             hint="Schema 1 is not read since 2024: push the image again with a newer tool.",
         )
+    if "manifests" in manifest:  # a document that means two things (CVE-2021-41190)
+        raise LayoutError("manifest: has manifests beside its layers")
     layers = tuple(descriptor(each) for each in _list(manifest, "layers", MOST_LAYERS))
     for layer in layers:
         if not _LAYER.fullmatch(layer.media_type):
@@ -176,7 +181,7 @@ def image(
         )
     made_for = _platform({"platform": config})
     if made_for and made_for != _normal(platform):
-        raise LayoutError(f"is not made for {platform}: only for {made_for}")
+        raise LayoutError(f"is not made for {platform}: only for {_shown([made_for])}")
     settings = config.get("config")
     return ImageContent(
         digest=digest,
@@ -214,6 +219,13 @@ def _platform(entry: Mapping[str, Any]) -> str:
     return _normal("/".join(word for word in words if isinstance(word, str) and word))
 
 
+def _shown(platforms: Iterable[str]) -> str:
+    """Return platforms for a message: they come from outside."""
+    names = [name if _PLATFORM.fullmatch(name) else short(name) for name in platforms]
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}" if names else "nothing"
+
+
 def _normal(platform: str) -> str:
     """Return a platform with the variant that it means."""
     words = platform.split("/")
@@ -233,10 +245,21 @@ def _list(values: Mapping[str, Any], name: str, most: int) -> list[Any]:
     return value
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _env(value: object) -> Pairs:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise LayoutError(f"configuration: Env: not a list of texts: {short(value)}")
+    for each in value:
+        if not _VARIABLE.fullmatch(each) or not _is_utf8(each):
+            raise LayoutError(f"configuration: Env: no NAME=VALUE: {short(each)}")
     pairs = (each.partition("=") for each in value)
     return tuple((name, text) for name, _, text in pairs)

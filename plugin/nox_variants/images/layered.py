@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING
 
 from nox_variants.errors import ImageError, StoreError
-from nox_variants.images.layers import AppliedLayer, Unpacker
-from nox_variants.images.layers import _uncompressed as uncompressed
+from nox_variants.images.layers import AppliedLayer, Unpacker, uncompressed
 from nox_variants.images.setup import set_up
 from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_file

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
+DEEPEST = 200
+"""Folders within folders: deeper trees are made to hurt who walks or removes them."""
+
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 
@@ -126,6 +129,7 @@ class Unpacker:
         cancelled: threading.Event,
     ) -> None:
         self._root = os.fsencode(os.path.abspath(root))
+        self._deepest = self._root.count(b"/") + DEEPEST
         self._limits = limits
         self._cancelled = cancelled
         self._entries = self._size = self._content = 0
@@ -159,9 +163,7 @@ class Unpacker:
         """
         self._made = set()
         left = self._limits.size - self._size
-        source = _Source(
-            _uncompressed(blob, self._cancelled), limit=left, cancelled=self._cancelled
-        )
+        source = _Source(uncompressed(blob, self._cancelled), limit=left, cancelled=self._cancelled)
         before = self._content
         for member in _members(source):
             if self._cancelled.is_set():
@@ -203,6 +205,8 @@ class Unpacker:
             raise _EntryError("is the image's root, and no folder")
         parent = self._parent(folder)
         path = b"%s/%s" % (parent, last) if last else parent
+        if path.count(b"/") > self._deepest:
+            raise _EntryError(f"lies in more than {DEEPEST} folders")
         if member.isreg():
             self._file(member, path, source)
         elif member.isdir():
@@ -227,6 +231,8 @@ class Unpacker:
         parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
         if b".." in parts:
             raise _EntryError("leads out of the image")
+        if len(parts) > DEEPEST:
+            raise _EntryError(f"lies in more than {DEEPEST} folders")
         if b"\0" in raw:
             raise _EntryError("has a null byte in it")
         for number, part in enumerate(parts[:-1]):
@@ -333,7 +339,7 @@ class Unpacker:
             os.symlink(target, path)
         time = _nanoseconds(member)
         os.utime(path, ns=(time, time), follow_symlinks=False)
-        self._owned(path, member, mode=0)
+        self._owned(path, member, mode=0o777)
 
     def _hard_link(self, member: tarfile.TarInfo, path: bytes) -> None:
         try:
@@ -584,7 +590,7 @@ def _shown(name: str) -> str:
     return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}...")
 
 
-def _uncompressed(blob: IO[bytes], cancelled: threading.Event) -> Iterator[bytes]:
+def uncompressed(blob: IO[bytes], cancelled: threading.Event) -> Iterator[bytes]:
     """Return a layer's tar in pieces, uncompressed as its first bytes say."""
     first = b""
     while len(first) < 4 and (more := blob.read(_PIECE)):  # noqa: PLR2004  # the longest mark

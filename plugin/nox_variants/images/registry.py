@@ -13,7 +13,6 @@ import hashlib
 import http.client
 import http.cookiejar
 import ipaddress
-import itertools
 import json
 import os
 import re
@@ -85,13 +84,13 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILU
 
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"
-    r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[(?P<address>[0-9a-fA-F:]+)\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_ID = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"library/[0-9a-f]{64}")
 
 _CHALLENGE = re.compile(
     r"(?P<name>[\w!#$%&'*+.^`|~-]++)"
@@ -146,16 +145,26 @@ def parse_reference(text: str) -> Reference:
 
 def _problem(registry: str, repository: str, tag: str) -> str:
     """Return what is wrong with the parts of a reference."""
-    host = _HOST.fullmatch(registry)
-    if not host or not 0 < int(host["port"] or 1) < 1 << 16:
+    if not _is_host(registry):
         return f"registry {short(registry)}"
     if len(repository) > _LONGEST_REPOSITORY:
         return f"repository of more than {_LONGEST_REPOSITORY} characters"
-    if not _REPOSITORY.fullmatch(repository) or _ID.fullmatch(repository.removeprefix("library/")):
+    if not _REPOSITORY.fullmatch(repository) or (registry == HUB and _ID.fullmatch(repository)):
         return f"repository {short(repository)}" + (
             ", which has to be lower-case" if repository != repository.lower() else ""
         )
     return "" if _TAG.fullmatch(tag) else f"tag {short(tag)}"
+
+
+def _is_host(registry: str) -> bool:
+    """Tell whether a text is a host, perhaps with a port."""
+    match = _HOST.fullmatch(registry)
+    if not match or not 0 < int(match["port"] or 1) < 1 << 16:
+        return False
+    try:
+        return match["address"] is None or bool(ipaddress.IPv6Address(match["address"]))
+    except ValueError:
+        return False
 
 
 class Registries:
@@ -308,7 +317,9 @@ class _Site:
     ) -> tuple[bytes, Mapping[str, str]]:
         """Return a bounded answer and its headers."""
         accept = {"Accept": ", ".join(content.MANIFESTS + content.INDEXES)} if manifest else {}
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 with contextlib.closing(self.get(where, repository, path, accept)) as answer:
                     data = self.line.body(answer, content.LARGEST_MANIFEST)
@@ -320,7 +331,6 @@ class _Site:
             if len(data) > content.LARGEST_MANIFEST:
                 raise ImageError(f"{where}: {path}: more than {content.LARGEST_MANIFEST} bytes")
             return data, answer.headers
-        raise AssertionError
 
     def get(self, where: str, repository: str, path: str, headers: Mapping[str, str]) -> Response:
         """Return an answer that has content, or that the asked range is none.
@@ -683,7 +693,9 @@ class _Line:
     ) -> Response:
         """Return an answer, the last one where the answers are "not now"."""
         budget = _PATIENCE
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             answer = self._follow(where, url, headers, form)
             if answer.status_code not in _NOT_NOW or attempt == _TRIES or budget <= 0:
                 return answer
@@ -695,7 +707,6 @@ class _Line:
                 said = f"{_shown(answer.url)} answered {answer.status_code}"
                 self.progress(f"{where}: {said}, waiting {seconds:.0f} s")
             self.pause(seconds)
-        raise AssertionError
 
     def chunks(self, answer: Response) -> Iterator[bytes]:
         """Yield a body as it comes.

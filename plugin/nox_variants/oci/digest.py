@@ -60,5 +60,8 @@ def canonical_json(value: object) -> bytes:
 
 def short(value: object) -> str:
     """Return a value that came from outside as an error shows it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"{type(value).__name__} of many levels"
     return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004  # enough to find it

@@ -16,6 +16,7 @@ from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.images.flattened import unpack
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of
+from nox_variants.oci.layer import digest_tree
 from nox_variants.results import PreparedImage
 
 if TYPE_CHECKING:
@@ -208,6 +209,8 @@ class Puller:
                         iter(cast("Iterable[bytes]", container.export(chunk_size=1 << 20)))
                     )
                     unpack(cast("IO[bytes]", stream), root)
+                    tree = digest_tree(root, mtime=0).diff_id
+                    self._store.write_json(staging / "layers.json", {"tree": tree})
             finally:
                 container.remove(force=True, v=True)
 
