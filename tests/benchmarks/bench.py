@@ -212,6 +212,31 @@ def compare_engine(work: Path, home: Path) -> None:
             report(what, mine, compose_time, promised="never slower, docker-compose")
 
 
+def compare_pulling(work: Path, home: Path) -> None:
+    """A 250 MB image out of a registry on the loopback, and its unpacking alone."""
+    from pulling import PullSide  # noqa: PLC0415  # it needs a registry
+
+    ours = Ours(work / "pulling", home)
+    ours.folder.mkdir()
+    write_project(ours.folder, 1)
+    with PullSide.start(ours.folder, home, ours.folder / "variants.yaml") as side:
+        mine, theirs = medians((side.pull, side.forget), (side.docker_pull, side.forget))
+        report_ratio(f"pull {side.size / 1e6:.0f} MB", mine, theirs, "docker pull")
+        mine, theirs = medians(
+            (side.unpack, side.forget_unpacked), (side.untar, side.forget_unpacked)
+        )
+        report_ratio("unpack alone", mine, theirs, "tar")
+
+
+def report_ratio(name: str, ours: float, theirs: float, whose: str) -> None:
+    """Print a figure that may be at most 1.5."""
+    print(
+        f"{name:<34} {ours:8.2f} s  against {theirs:8.2f} s: {ours / theirs:6.2f} times {whose}"
+        " (at most 1.5)",
+        flush=True,
+    )
+
+
 def compare_listing(work: Path, home: Path) -> None:
     """`nox -l` of 1,000 variants against a bare noxfile with 1,000 parametrised sessions."""
     ours = Ours(work / "listing", home)
@@ -279,6 +304,7 @@ def main() -> None:
     parts = {
         "docker": compare_with_docker,
         "engine": compare_engine,
+        "pulling": compare_pulling,
         "listing": compare_listing,
         "scale": measure_scale,
     }

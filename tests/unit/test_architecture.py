@@ -104,7 +104,7 @@ def test_who_knows_docker() -> None:
     others = {
         module
         for module in importers("docker")
-        if not module.startswith(("engines.docker", "images.registry"))
+        if not module.startswith(("engines.docker", "images.credentials"))
     }
 
     assert others == {"sources"}

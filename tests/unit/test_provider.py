@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nox_variants.errors import ImageError, ImageUnavailable
-from nox_variants.images import provider
 from nox_variants.images.provider import Images
+from nox_variants.images.setup import set_up
 from nox_variants.model import Image, ImageSource, SourceKind
 from nox_variants.oci.digest import sha256_bytes
 from nox_variants.results import PreparedImage
+from nox_variants.sandbox.command import Root
 from nox_variants.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SCRATCH = Image(name="scratch", sources=(ImageSource(kind=SourceKind.SCRATCH),))
-REGISTRY = ImageSource(kind=SourceKind.REGISTRY, reference="alpine:3.20")
+REGISTRY = ImageSource(kind=SourceKind.REGISTRY, reference="localhost:1/alpine:3.20")
 APT = ImageSource(kind=SourceKind.APT, packages=("busybox-static",), setup=("true",))
 ARCHIVE = ImageSource(kind=SourceKind.ARCHIVE, reference="root.tar")
+NO_REGISTRY = "registry localhost:1 cannot be reached from here"
 NO_APT = "apt stand-ins need apt-get, which this machine does not have"
 
 
@@ -106,18 +108,24 @@ def test_environment_and_name_are_the_images_own(store: Store) -> None:
 
 def test_first_source_that_can_be_had_is_used(store: Store) -> None:
     """What cannot be used here is passed over, also when that shows only on trying."""
-    image = Image(name="alpine", sources=(REGISTRY, APT, ARCHIVE, *SCRATCH.sources))
+    image = Image(name="alpine", sources=(REGISTRY, APT, *SCRATCH.sources))
 
     assert images(store).prepare(image).kind is SourceKind.SCRATCH
 
 
+def test_archive_that_is_not_there(store: Store) -> None:
+    """A file that was named and is missing is a mistake: nothing else takes its place."""
+    image = Image(name="alpine", sources=(ARCHIVE, *SCRATCH.sources))
+
+    with pytest.raises(ImageError, match=r"root\.tar: is not there"):
+        images(store).prepare(image)
+
+
 def test_reason_of_every_source(store: Store) -> None:
     """An image that cannot be had says so for each source, in order, with what to do."""
-    assert unavailable(store, REGISTRY, APT, ARCHIVE) == (
+    assert unavailable(store, REGISTRY, APT) == (
         "image alpine cannot be had here:"
-        " registry: this engine does not fetch registry images in this version;"
-        f" apt: {NO_APT};"
-        " archive: archives are not read by this version."
+        f" registry: {NO_REGISTRY}; apt: {NO_APT}."
         " Use Debian or Ubuntu, or an image with another source."
     )
 
@@ -127,7 +135,7 @@ def test_reason_of_every_source(store: Store) -> None:
     [
         (
             "registry",
-            "this engine does not fetch registry images in this version",
+            NO_REGISTRY,
             "not asked for (--images",
         ),
         ("apt", "not asked for (--images apt)", NO_APT),
@@ -255,16 +263,16 @@ def test_reference_without_a_name_is_made_again(store: Store) -> None:
     ],
     ids=["packages", "setup", "kind", "env"],
 )
-def test_identity_tells_images_apart(other: Image) -> None:
+def test_identity_tells_images_apart(store: Store, other: Image) -> None:
     """Whatever decides what a source gives is part of its identity; the name is not."""
     image = Image(name="alpine", sources=(APT,))
-    identity = provider._identity(image, image.sources[0])
+    identity = images(store)._identity(image, image.sources[0])
 
-    assert provider._identity(other, other.sources[0]) != identity
-    assert provider._identity(replace(image, name="other"), APT) == identity
+    assert images(store)._identity(other, other.sources[0]) != identity
+    assert images(store)._identity(replace(image, name="other"), APT) == identity
 
 
-def test_identity_without_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_without_a_release(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not say what it is has an identity all the same."""
 
     def missing() -> dict[str, str]:
@@ -272,10 +280,10 @@ def test_identity_without_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(platform, "freedesktop_os_release", missing)
 
-    assert provider._identity(SCRATCH, APT)["host"] == ["", "", platform.machine()]
+    assert images(store)._identity(SCRATCH, APT)["host"] == ("", "", platform.machine())
 
 
-def test_setup_needs_a_shell(store: Store, tmp_path: Path) -> None:
+def test_setup_needs_a_shell(tmp_path: Path) -> None:
     """A root without a shell is refused with the package that brings one."""
     with pytest.raises(ImageError, match=r"alpine: has no /bin/sh to run its setup\. Add dash"):
-        images(store)._set_up(Image(name="alpine", sources=(APT,)), ("true",), tmp_path)
+        set_up("alpine", ("true",), Root(upper=tmp_path), env=(), cancelled=threading.Event())

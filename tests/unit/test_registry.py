@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nox_variants.errors import ImageError
-from nox_variants.images import registry
-from nox_variants.images.registry import Reference, Registries, challenges, parse_reference
+from nox_variants.images import credentials, registry, transport
+from nox_variants.images.credentials import challenges
+from nox_variants.images.reference import Reference, parse_reference
+from nox_variants.images.registry import Registries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,22 +195,22 @@ def test_content_range(header: str, *, continues: bool) -> None:
 def test_any_header(text: str) -> None:
     """Headers that come from outside never crash."""
     assert registry._continues(text, 0, 1) in {True, False}
-    assert (registry._retry_after(text) or 0.0) >= 0
-    assert isinstance(registry._shown(text), str)
-    assert registry._joined("https://x/a", text) is None or text
+    assert (transport._retry_after(text) or 0.0) >= 0
+    assert isinstance(transport.shown(text), str)
+    assert transport._joined("https://x/a", text) is None or text
 
 
 def test_retry_after() -> None:
     """A wait is given in seconds or by its end; the past is no wait."""
     then = datetime.now(UTC) + timedelta(seconds=100)
 
-    assert registry._retry_after("7") == 7
-    assert registry._retry_after(" 0 ") == 0
-    assert 90 < (registry._retry_after(format_datetime(then, usegmt=True)) or 0) <= 100
-    assert registry._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert registry._retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0
+    assert transport._retry_after("7") == 7
+    assert transport._retry_after(" 0 ") == 0
+    assert 90 < (transport._retry_after(format_datetime(then, usegmt=True)) or 0) <= 100
+    assert transport._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert transport._retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0
     for text in ("", "-1", "1.5", "nan", "soon", "9" * 5000, "Wed, 99 Oct 2015 07:28:00 GMT"):
-        assert registry._retry_after(text) is None
+        assert transport._retry_after(text) is None
 
 
 @pytest.mark.parametrize(
@@ -232,14 +234,14 @@ def test_retry_after() -> None:
 )
 def test_hosts_without_a_proxy(host: str, exceptions: str, *, direct: bool) -> None:
     """A proxy is passed by as docker does it."""
-    assert registry._direct(host, exceptions) is direct
+    assert transport._direct(host, exceptions) is direct
 
 
 def test_addresses_in_messages() -> None:
     """A message shows an address without what may be secret in it."""
-    assert registry._shown("https://me:secret@x.io/a?token=secret#b") == "https://x.io:443"
-    assert registry._shown("http://x.io:8080/secret") == "http://x.io:8080"
-    assert registry._shown("https://x.io:port/") == "no address"
+    assert transport.shown("https://me:secret@x.io/a?token=secret#b") == "https://x.io:443"
+    assert transport.shown("http://x.io:8080/secret") == "http://x.io:8080"
+    assert transport.shown("https://x.io:port/") == "no address"
 
 
 def test_docker_hub(tmp_path: Path) -> None:
@@ -250,10 +252,10 @@ def test_docker_hub(tmp_path: Path) -> None:
     site = opened._site("docker.io", insecure=False)
 
     assert site._base == "https://registry-1.docker.io/v2"
-    found = registry._credentials("ubuntu", "docker.io", {"DOCKER_CONFIG": str(tmp_path)})
+    found = credentials._credentials("ubuntu", "docker.io", {"DOCKER_CONFIG": str(tmp_path)})
     assert (found.user, found.password) == ("me", "secret")
     assert "secret" not in repr(found)
-    assert registry._login_hint("docker.io") == "docker login"
+    assert transport.login_hint("docker.io") == "docker login"
     opened.close()
 
 
@@ -264,9 +266,9 @@ def test_no_credentials(tmp_path: Path, text: str | None) -> None:
         (tmp_path / ".docker").mkdir()
         (tmp_path / ".docker/config.json").write_text(text, encoding="utf-8")
     for environ in ({"HOME": str(tmp_path)}, {"DOCKER_CONFIG": str(tmp_path / ".docker")}, {}):
-        assert registry._credentials("a", "x.io", environ).basic() == ""
+        assert credentials._credentials("a", "x.io", environ).basic() == ""
 
 
 def test_pauses() -> None:
     """Pauses double, up to a bound."""
-    assert [registry._backoff(each) for each in (1, 2, 3, 9)] == [0.2, 0.4, 0.8, 5.0]
+    assert [transport.backoff(each) for each in (1, 2, 3, 9)] == [0.2, 0.4, 0.8, 5.0]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
+import socket
+import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
 from nox_variants.images.apt import LISTS_AGE, Apt
-from nox_variants.images.archive import open_archive
-from nox_variants.images.layered import Layered
 from nox_variants.images.packages import unpack
-from nox_variants.images.registry import Registries
+from nox_variants.images.reference import parse_reference
 from nox_variants.images.setup import set_up
 from nox_variants.model import Digest, Image, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
@@ -22,14 +23,18 @@ from nox_variants.results import PreparedImage
 from nox_variants.sandbox.command import Root
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from nox_variants.images.layered import Layered
+    from nox_variants.images.registry import Registries
     from nox_variants.model import ImageSource
     from nox_variants.store import Store
 
 FORMAT = 1
+
+_HUB = "registry-1.docker.io"
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 EPOCH = 0
 """The time that every file of a stand-in has, in seconds since 1970: same packages, same digest."""
@@ -75,8 +80,10 @@ class Images:
         self._apt = Apt(
             store, progress=progress, cancelled=cancelled, lists_age=0 if refresh else LISTS_AGE
         )
-        self._registries = Registries(environ=environ, progress=progress, cancelled=cancelled)
-        self._layered = Layered(store, progress=progress, cancelled=cancelled)
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._asked: Registries | None = None
+        self._unknown: set[str] = set()
 
     def prepare(self, image: Image) -> PreparedImage:
         """Return an image whose root is in the store.
@@ -93,10 +100,12 @@ class Images:
                     return self._prepare(image, source)
                 except ImageUnavailable as error:
                     reason = error.message.removeprefix(f"{image.name}: ")
+                    reason = reason.removeprefix(f"{source.reference}: ")
                     hints.append(error.hint)
             reasons.append(f"{source.kind}: {reason}")
         raise ImageUnavailable(
-            f"image {image.name} cannot be had here: {'; '.join(reasons)}", hint=" ".join(hints)
+            f"image {image.name} cannot be had here: {'; '.join(reasons)}",
+            hint=" ".join(filter(None, hints)),
         )
 
     def root(self, image: PreparedImage) -> Path:
@@ -176,9 +185,7 @@ class Images:
         elif source.kind is SourceKind.APT:
             made = self._from_apt(image, source)
         elif source.kind is SourceKind.ARCHIVE:
-            file = self._root / source.reference
-            with open_archive(file, self._host, cancelled=self._cancelled) as archive:
-                made = self._layered.prepare(image, source, archive.content, archive)
+            made = self._from_archive(image, source)
         else:
             made = self._from_registry(image, source)
         with self._store.publish("refs", key, replace=True) as staging:
@@ -191,9 +198,49 @@ class Images:
 
     def _from_registry(self, image: Image, source: ImageSource) -> PreparedImage:
         reference, insecure = source.reference, source.insecure
-        content = self._registries.image(reference, self._host, insecure=insecure)
-        blobs = self._registries.blobs(reference, insecure=insecure)
+        self._check_known(reference)
+        registries = self._registries
+        content = registries.image(reference, self._host, insecure=insecure)
+        blobs = registries.blobs(reference, insecure=insecure)
         return self._layered.prepare(image, source, content, blobs)
+
+    def _check_known(self, reference: str) -> None:
+        """Refuse a registry whose name leads nowhere from here: the usual way to be offline.
+
+        That takes no HTTP client, which is 0.1 s to load. A proxy would look names up itself.
+        """
+        registry = parse_reference(reference).registry
+        reason = f"registry {registry} cannot be reached from here"
+        with self._lock:
+            if registry not in self._unknown and not _leads_nowhere(registry, self._environ):
+                return
+            if registry not in self._unknown:
+                self._unknown.add(registry)
+                self._progress(reason)
+        raise ImageUnavailable(f"{reference}: {reason}")
+
+    def _from_archive(self, image: Image, source: ImageSource) -> PreparedImage:
+        from nox_variants.images.archive import open_archive  # noqa: PLC0415  # few runs do
+
+        file = self._root / source.reference
+        with open_archive(file, self._host, cancelled=self._cancelled) as archive:
+            return self._layered.prepare(image, source, archive.content, archive)
+
+    @property
+    def _registries(self) -> Registries:
+        from nox_variants.images.registry import Registries  # noqa: PLC0415  # few runs pull
+
+        with self._lock:
+            self._asked = self._asked or Registries(
+                environ=self._environ, progress=self._progress, cancelled=self._cancelled
+            )
+            return self._asked
+
+    @property
+    def _layered(self) -> Layered:
+        from nox_variants.images.layered import Layered  # noqa: PLC0415  # not for packages
+
+        return Layered(self._store, progress=self._progress, cancelled=self._cancelled)
 
     def _from_apt(self, image: Image, source: ImageSource) -> PreparedImage:
         packages = self._apt.fetch(image.name, source.packages)
@@ -240,6 +287,19 @@ class Images:
             return root.is_dir()
         facts = digest_tree(root, mtime=EPOCH)
         return facts.diff_id in image.layers or not (image.layers or facts.entries)
+
+
+def _leads_nowhere(registry: str, environ: Mapping[str, str]) -> bool:
+    if any(environ.get(name) or environ.get(name.lower()) for name in _PROXIES):
+        return False
+    host = urlsplit(f"//{_HUB if registry == 'docker.io' else registry}").hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return True
+    except (OSError, UnicodeError):
+        return False
+    return False
 
 
 def _release() -> tuple[str, str, str]:
