@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nox_variants.errors import ImageError, LayoutError
-from nox_variants.images import layers
+from nox_variants.images import layers, layerstream
 from nox_variants.images.layers import AppliedLayer, Limits, Unpacker
 from nox_variants.oci.digest import sha256_bytes
 from ordinary import ordinary_user
@@ -869,12 +869,12 @@ def test_deep_folders(root: Path) -> None:
 
 def test_many_entries_are_not_kept(root: Path) -> None:
     """Tarfile's list of what it has read does not grow with the layer."""
-    source = layers._Source(
+    source = layerstream.Source(
         iter([tar(*(file(f"{number}") for number in range(100)))]),
         limit=1 << 30,
         cancelled=threading.Event(),
     )
-    members = layers._members(source)
+    members = layerstream.members(source)
 
     assert [each.name for each in members] == [f"{number}" for number in range(100)]
     assert tree(root) == {}

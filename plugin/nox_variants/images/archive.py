@@ -1,32 +1,23 @@
 """Images out of files: docker-archive, OCI archive and folder, plain root filesystem.
 
-They are told apart by content, not by name, and all of it is untrusted. Tars are indexed here and
-not by :mod:`tarfile`, which takes into memory what a header asks for, and ends at a broken header
-as at an end. Members are read where they lie; no name in a file becomes a path on this machine.
-
-A name that is there twice means its last member, as for `tar -x`. Members with absolute names or
-``..`` are no members. Links lead from member to member: Docker and Podman write a layer that is
-there twice as one. In a folder, no link is followed.
+They are told apart by content, not by name, and all of it is untrusted. No name in a file becomes a
+path on this machine; in a folder, no link is followed. How tars are read is known to
+:mod:`nox_variants.images.tarfiles`.
 """
 
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import json
 import os
 import re
 import stat
-import tempfile
-import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from nox_variants.errors import ImageError, LayoutError
 from nox_variants.images.content import (
-    LARGEST_BLOB,
     LARGEST_MANIFEST,
     MOST_LAYERS,
     Descriptor,
@@ -38,11 +29,18 @@ from nox_variants.images.content import (
     is_index,
     parts,
 )
-from nox_variants.images.flattened import MOST_ENTRIES
+from nox_variants.images.tarfiles import (
+    KINDS,
+    WHOLE,
+    Tar,
+    compression,
+    go_on,
+    plain,
+    read_range,
+)
 from nox_variants.model import Digest
 from nox_variants.oci.digest import hex_of, sha256_bytes, short
 from nox_variants.oci.image import LAYER
-from nox_variants.oci.layer import BLOCK
 from nox_variants.oci.layout import BLOBS, CONTAINERD_NAME, REF_NAME
 
 if TYPE_CHECKING:
@@ -50,47 +48,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-LARGEST = LARGEST_BLOB
-"""Bytes of a compressed archive's tar."""
-
-LARGEST_EXTENSION = 1 << 20
-"""Bytes of a long name or of pax records before a member."""
-
-MOST_NAMES = 200_000
-"""Members of a tar that is no root filesystem."""
-
 MOST_SHOWN = 20
 """Images that an error names."""
 
 MOST_INDEXES = 2
 """Indexes above a manifest, `index.json` included: `docker save` and buildx write two."""
 
-MOST_LINKS = 8
-
-_CHUNK = 1 << 20
-_COMPRESSED_CHUNK = 1 << 10
-"""4 bytes of zstd can mean 128 KiB, and its decompressor gives all that its input means."""
-
-_WINDOW = 128 << 20
-"""What zstd takes at most without being asked to (zstd --ultra, --long=27)."""
-
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
 _MEDIA_TYPES = {"": LAYER, "gzip": f"{LAYER}+gzip", "zstd": f"{LAYER}+zstd"}
-_USUAL = frozenset(["bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr", "var"])
-"""Folders that a root filesystem has, and an image's archive has not."""
-
-_FILES, _LINKS, _HEADER_ONLY = b"07\0", b"12", b"123456"
-_HARD_LINK, _SPARSE, _FOLDER, _PAX, _LONG_NAME = b"1", b"S", b"5", b"x", b"L"
-_EXTENSIONS = b"xgLK"
-_OCTAL = re.compile(rb"[0-7]*")
 _NAMED = re.compile(r"(?:blobs/sha256/|sha256:)?([0-9a-f]{64})(?:\.json)?")
 """A configuration's name that says its digest (Docker, Podman; Bazel and ko)."""
 
-_OUTSIDE = ".."
-_WHOLE = "."
-
 _SAVE_AGAIN = "Save or copy the image again, whole."
-_KINDS = "It has to be what `docker save` or `podman save` writes, or a root filesystem's tar."
 _SAVE_ONE = "Save one image, or one tag, to a file."
 
 
@@ -178,18 +146,13 @@ def _explained(path: Path, hint: str = _SAVE_AGAIN) -> Iterator[None]:
         raise ImageError(f"{path}: is nested too deeply", hint=hint) from error
 
 
-def _go_on(cancelled: threading.Event) -> None:
-    if cancelled.is_set():
-        raise ImageError("cancelled")
-
-
 # What an image consists of.
 
 _Found = tuple[ImageContent, dict[Digest, str]]
 """An image, and the names of its layers' files."""
 
 
-def _read(files: _Folder | _Tar, platform: str, cancelled: threading.Event) -> _Found:
+def _read(files: _Folder | Tar, platform: str, cancelled: threading.Event) -> _Found:
     if files.has("oci-layout"):
         return _layout(files, platform)
     if isinstance(files, _Folder):
@@ -269,7 +232,7 @@ def _several(names: list[str]) -> LayoutError:
     return LayoutError(f"has {len(names)} images: {shown}", hint=_SAVE_ONE)
 
 
-def _saved(files: _Tar, platform: str, cancelled: threading.Event) -> _Found:
+def _saved(files: Tar, platform: str, cancelled: threading.Event) -> _Found:
     """Return the image of a docker-archive (Docker image-spec v1.2, "Combined Image JSON")."""
     config_name, linked = _saved_names(_whole(files, "manifest.json"))
     names = [files.real(name) for name in linked]
@@ -315,7 +278,7 @@ def _saved_names(data: bytes) -> tuple[str, list[str]]:
 def _described(files: _Files, name: str, cancelled: threading.Event) -> Descriptor:
     """Return what a docker-archive does not say about a layer."""
     size = files.size(name)
-    form = _compression(next(files.pieces(name), b""))
+    form = compression(next(files.pieces(name), b""))
     if form not in _MEDIA_TYPES:
         raise LayoutError(f"{short(name)}: is compressed with {form}, which no layer may be")
     digest = _digest(files.pieces(name), cancelled)
@@ -326,10 +289,10 @@ def _described(files: _Files, name: str, cancelled: threading.Event) -> Descript
 
 def _root(files: _Files, cancelled: threading.Event) -> _Found:
     """Return a root filesystem's tar as an image of one layer."""
-    digest = _digest(files.pieces(_WHOLE), cancelled)
-    layer = Descriptor(media_type=LAYER, digest=digest, size=files.size(_WHOLE))
+    digest = _digest(files.pieces(WHOLE), cancelled)
+    layer = Descriptor(media_type=LAYER, digest=digest, size=files.size(WHOLE))
     content = ImageContent(digest=digest, layers=(layer,), diff_ids=(digest,), env=())
-    return content, {digest: _WHOLE}
+    return content, {digest: WHOLE}
 
 
 def _place(blob: Descriptor) -> str:
@@ -369,10 +332,10 @@ def _digest(
     """Return the digest of what is written."""
     hashed = hashlib.sha256()
     for piece in pieces:
-        _go_on(cancelled)
+        go_on(cancelled)
         hashed.update(piece)
         write(piece)
-    _go_on(cancelled)
+    go_on(cancelled)
     return Digest(f"sha256:{hashed.hexdigest()}")
 
 
@@ -409,7 +372,7 @@ class _Files(Protocol):
     def close(self) -> None: ...
 
 
-def _open(path: Path, cancelled: threading.Event) -> _Folder | _Tar:
+def _open(path: Path, cancelled: threading.Event) -> _Folder | Tar:
     try:
         # A named pipe opens at once, and is refused then.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -423,12 +386,12 @@ def _open(path: Path, cancelled: threading.Event) -> _Folder | _Tar:
         return _Folder(handle)
     with os.fdopen(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(mode):
-            raise LayoutError("is neither a file nor a folder", hint=_KINDS)
-        plain = _plain(file, cancelled)
+            raise LayoutError("is neither a file nor a folder", hint=KINDS)
+        opened = plain(file, cancelled)
     try:
-        return _Tar(plain, cancelled)
+        return Tar(opened, cancelled)
     except BaseException:
-        plain.close()
+        opened.close()
         raise
 
 
@@ -456,7 +419,7 @@ class _Folder:
 
     def pieces(self, name: str) -> Iterator[bytes]:
         with self._opened(name) as handle:
-            yield from _range(handle, 0, os.fstat(handle).st_size)
+            yield from read_range(handle, 0, os.fstat(handle).st_size)
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
@@ -483,314 +446,3 @@ def _beside(folder: int, word: str, kind: int) -> int:
         if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
             raise LayoutError(f"{word}: is a link, or of another wrong type") from error
         raise LayoutError(f"{word}: cannot be read: {error.strerror}") from error
-
-
-def _range(handle: int, start: int, size: int) -> Iterator[bytes]:
-    """Yield a part of a file; several threads may."""
-    end = start + size
-    while start < end:
-        try:
-            piece = os.pread(handle, min(_CHUNK, end - start), start)
-        except OSError as error:
-            raise LayoutError(f"cannot be read at byte {start}: {error.strerror}") from error
-        if not piece:
-            raise LayoutError(f"ends at byte {start}, not at {end}")
-        yield piece
-        start += len(piece)
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A member of a tar: where its bytes are, or where its link leads."""
-
-    start: int
-    size: int
-    target: str
-
-
-class _Tar:
-    """A tar's members."""
-
-    def __init__(self, file: IO[bytes], cancelled: threading.Event) -> None:
-        self._file = file
-        size = os.fstat(file.fileno()).st_size
-        whole = _Member(0, size, "")
-        self._members = _members(_entries(file.fileno(), size, cancelled))
-        self._members[_WHOLE] = whole
-
-    def close(self) -> None:
-        self._file.close()
-
-    def has(self, name: str) -> bool:
-        return name in self._members
-
-    def size(self, name: str) -> int:
-        return self._member(name).size
-
-    def pieces(self, name: str) -> Iterator[bytes]:
-        member = self._member(name)
-        yield from _range(self._file.fileno(), member.start, member.size)
-
-    def real(self, name: str) -> str:
-        """Return the name of the file that a member is, or that its link leads to."""
-        if _leads_out(name):
-            raise LayoutError(f"{short(name)}: leads out of the archive")
-        place = name if name == _WHOLE else _clean(name)
-        for _ in range(MOST_LINKS):
-            member = self._members.get(place)
-            if member is None:
-                raise LayoutError(f"{short(name)}: is missing")
-            if not member.target:
-                return place
-            place = member.target
-        raise LayoutError(f"{short(name)}: is a link that leads nowhere")
-
-    def _member(self, name: str) -> _Member:
-        return self._members[self.real(name)]
-
-
-def _leads_out(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/")
-
-
-def _clean(name: str) -> str:
-    """Return a name without detours."""
-    words: list[str] = []
-    for word in name.split("/"):
-        if word == "..":
-            if not words:
-                return _OUTSIDE
-            words.pop()
-        elif word not in {"", "."}:
-            words.append(word)
-    return "/".join(words)
-
-
-def _members(entries: Iterable[_Entry]) -> dict[str, _Member]:
-    """Return a tar's members by name; none when it is a root filesystem."""
-    found: dict[str, _Member] = {}
-    is_root = has_content = False
-    for entry in entries:
-        name = _clean(entry.name)
-        top, below, _ = name.partition("/")
-        is_root = is_root or (top in _USUAL and bool(below or entry.kind not in _FILES))
-        has_content = has_content or entry.kind in _FILES + _LINKS + _SPARSE
-        if is_root or entry.kind not in _FILES + _LINKS or _leads_out(entry.name) or not name:
-            continue
-        found[name] = _Member(entry.start, entry.size, _target(entry))
-        if len(found) > MOST_NAMES:
-            raise LayoutError(f"has more than {MOST_NAMES} files, and no folder of a system")
-    if not is_root:
-        _check_members(found, has_content=has_content)
-    return {} if is_root else found
-
-
-def _target(entry: _Entry) -> str:
-    if entry.kind in _FILES:
-        return ""
-    if entry.link.startswith("/"):
-        return _OUTSIDE
-    above = "" if entry.kind == _HARD_LINK else entry.name.rpartition("/")[0]
-    return _clean(f"{above}/{entry.link}") or _OUTSIDE
-
-
-def _check_members(members: Mapping[str, _Member], *, has_content: bool) -> None:
-    """Refuse what would be taken for a root filesystem and is none."""
-    if not has_content:
-        raise LayoutError("is empty: it has no files", hint=_KINDS)
-    if "oci-layout" in members or "manifest.json" in members:
-        return
-    if "repositories" in members:
-        raise LayoutError("is an archive of Docker before 1.10", hint="Save the image again.")
-    below = [name for name in members if name.count("/") == 1 and name.endswith("/oci-layout")]
-    if below:
-        raise LayoutError(
-            f"has an OCI layout in a folder: {short(below[0])}",
-            hint="Pack what is in the folder: tar -C FOLDER -cf FILE.tar .",
-        )
-
-
-# Compression and tar.
-
-
-def _compression(data: bytes) -> str:
-    return next((form for magic, form in _MAGIC.items() if data.startswith(magic)), "")
-
-
-def _plain(file: IO[bytes], cancelled: threading.Event) -> IO[bytes]:
-    """Return another handle of a file, or of a temporary one without a name: decompressed."""
-    form = _compression(os.pread(file.fileno(), BLOCK, 0))
-    if not form:
-        return os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
-    if form not in {"gzip", "zstd"}:
-        raise LayoutError(f"is compressed with {form}", hint="Decompress it first.")
-    out = tempfile.TemporaryFile()  # noqa: SIM115  # the archive's own, closed by it
-    try:
-        for piece in _bounded(_gzip(file) if form == "gzip" else _zstd(file)):
-            _go_on(cancelled)
-            out.write(piece)
-        out.flush()
-    except BaseException:
-        out.close()
-        raise
-    return out
-
-
-def _bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > LARGEST:
-            raise LayoutError(
-                f"is too large: more than {LARGEST} bytes when decompressed",
-                hint="Is it an image at all? What is that large is not read.",
-            )
-        yield piece
-
-
-def _gzip(file: IO[bytes]) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file, mode="rb") as source:
-        while True:
-            try:
-                piece = source.read(_CHUNK)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise LayoutError(f"is damaged: gzip: {error}") from error
-            if not piece:
-                return
-            yield piece
-
-
-def _zstd(file: IO[bytes]) -> Iterator[bytes]:
-    try:
-        import zstandard  # noqa: PLC0415  # few archives need it
-    except ImportError as error:
-        raise LayoutError(
-            "is compressed with zstd", hint="Install the package zstandard, or decompress it."
-        ) from error
-    frame = None
-    while data := file.read(_COMPRESSED_CHUNK):
-        while data:
-            if frame is None:
-                frame = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-            try:
-                yield frame.decompress(data)
-            except zstandard.ZstdError as error:
-                raise LayoutError(f"is damaged: zstd: {error}") from error
-            data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    if frame is not None:
-        raise LayoutError("is damaged: zstd: ends in the middle")
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A tar's entry (POSIX pax and ustar, GNU tar)."""
-
-    name: str
-    kind: bytes
-    start: int
-    size: int
-    link: str
-
-
-def _entries(handle: int, end: int, cancelled: threading.Event) -> Iterator[_Entry]:
-    """Yield a tar's entries.
-
-    Raises:
-        LayoutError: It is none, or not a whole one.
-    """
-    offset = count = 0
-    said: dict[bytes, bytes] = {}
-    while (block := os.pread(handle, BLOCK, offset)).strip(b"\0"):
-        _go_on(cancelled)
-        count += 1
-        kind, size = block[156:157], _number(block[124:136])
-        if count > MOST_ENTRIES:
-            raise LayoutError(f"has more than {MOST_ENTRIES} entries")
-        if len(block) < BLOCK or size is None or _number(block[148:156]) != _checksum(block):
-            if offset:
-                raise LayoutError(f"is a damaged tar at byte {offset}")
-            raise LayoutError("is no tar", hint=_KINDS)
-        if kind in _EXTENSIONS:
-            said |= _extension(handle, kind, offset + BLOCK, min(size, end))
-            offset = _after(offset + BLOCK, size, end)
-            continue
-        entry = _entry(handle, block, offset, size, said)
-        yield entry
-        said = {}
-        offset = _after(entry.start, entry.size, end)
-    if not count:
-        raise LayoutError("is empty", hint=_KINDS)
-
-
-def _after(start: int, size: int, end: int) -> int:
-    if start + size > end:
-        raise LayoutError(f"is a truncated tar: it should have {start + size} bytes and has {end}")
-    return start + size + -size % BLOCK
-
-
-def _entry(
-    handle: int, block: bytes, offset: int, size: int, said: Mapping[bytes, bytes]
-) -> _Entry:
-    kind, start, name = block[156:157], offset + BLOCK, _text(block[:100])
-    if block[257:263] == b"ustar\0" and block[345]:
-        name = _text(block[345:500]) + b"/" + name
-    name = said.get(b"path", name)
-    if kind == b"\0" and name.endswith(b"/"):
-        kind = _FOLDER
-    if b"size" in said:
-        if not re.fullmatch(rb"[0-9]{1,18}", said[b"size"]):
-            raise LayoutError(f"is a damaged tar at byte {offset}: size {short(said[b'size'])}")
-        size = int(said[b"size"])
-    more = kind == _SPARSE and block[482]
-    while more:
-        block = os.pread(handle, BLOCK, start)
-        start += BLOCK
-        more = len(block) == BLOCK and block[504]
-    link = said.get(b"linkpath", _text(block[157:257]))
-    return _Entry(_decoded(name), kind, start, 0 if kind in _HEADER_ONLY else size, _decoded(link))
-
-
-def _extension(handle: int, kind: bytes, start: int, size: int) -> dict[bytes, bytes]:
-    """Return what is said about the next entry; what is said about all of them is not needed."""
-    if size > LARGEST_EXTENSION:
-        raise LayoutError(f"is a hostile tar at byte {start}: a name or a record of {size} bytes")
-    data = b"".join(_range(handle, start, size))
-    if kind in b"LK":
-        return {b"path" if kind == _LONG_NAME else b"linkpath": _text(data)}
-    return _records(data) if kind == _PAX else {}
-
-
-def _records(data: bytes) -> dict[bytes, bytes]:
-    """Return pax records (POSIX pax, "pax Header Block"), of which three are needed."""
-    found: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(data):
-        length, _, _ = data[at : at + 10].partition(b" ")
-        end = at + int(length) if length.isdigit() else at
-        key, equals, value = data[at + len(length) + 1 : end].partition(b"=")
-        if end > len(data) or not equals or not value.endswith(b"\n"):
-            raise LayoutError(f"is a damaged tar: pax record {short(data[at : at + 40])}")
-        if key in {b"path", b"linkpath", b"size"}:
-            found[key] = value[:-1]
-        at = end
-    return found
-
-
-def _number(field: bytes) -> int | None:
-    """Return a header's number; none where there is no positive one."""
-    if field[:1] == b"\x80":
-        return int.from_bytes(field[1:])
-    text = field.strip(b" \0")
-    return int(text or b"0", 8) if _OCTAL.fullmatch(text) else None
-
-
-def _checksum(block: bytes) -> int:
-    return sum(block) - sum(block[148:156]) + 8 * ord(" ")
-
-
-def _text(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode(errors="surrogateescape")

@@ -6,6 +6,7 @@ Layers are kept as they came, so that an export ships the very same ones; the ro
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import shutil
@@ -13,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING
 
 from nox_variants.errors import ImageError, StoreError
-from nox_variants.images.layers import AppliedLayer, Unpacker, uncompressed
+from nox_variants.images.layers import AppliedLayer, Unpacker
+from nox_variants.images.layerstream import uncompressed
 from nox_variants.images.setup import set_up
 from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_file
@@ -38,6 +40,7 @@ AT_ONCE = 3
 """Layers of one image that are fetched at the same time, as Docker does by default."""
 
 _BLOB = "blob"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Layered:
@@ -154,7 +157,12 @@ class Layered:
         with self._store.lock(f"blob-{key}", cancelled=self._cancelled):
             if self._store.find("blobs", key) is None:
                 with self._store.publish("blobs", key) as staging:
-                    blobs.fetch(layer, staging / _BLOB)
+                    try:
+                        blobs.fetch(layer, staging / _BLOB)
+                    except ImageError as error:
+                        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
+                            raise error.__cause__ from None  # the store says what to do
+                        raise
 
     def _apply(
         self, name: str, unpacker: Unpacker, layer: Descriptor, diff_id: Digest

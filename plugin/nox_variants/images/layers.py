@@ -3,8 +3,7 @@
 Layers are untrusted: nothing outside the folder is touched. Parents that are links are followed
 inside the folder, as container engines do, by looking at every component; a last component is never
 followed. What exists is never written into, always replaced, so that folders may share files by
-hard links. The folder must be nobody else's meanwhile. Imports :mod:`zstandard` only for a layer
-that needs it.
+hard links. The folder must be nobody else's meanwhile.
 """
 
 # Paths are bytes here: any name survives, and there are very many of them.
@@ -13,22 +12,28 @@ that needs it.
 from __future__ import annotations
 
 import errno
-import hashlib
-import itertools
 import os
 import stat
 import tarfile
-import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants.errors import ImageError, LayoutError
-from nox_variants.model import Digest
+from nox_variants.images.layerstream import (
+    ENCODING,
+    ERRORS,
+    Source,
+    members,
+    shown,
+    uncompressed,
+)
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection
     from pathlib import Path
+
+    from nox_variants.model import Digest
 
 DEEPEST = 200
 """Folders within folders: deeper trees are made to hurt who walks or removes them."""
@@ -38,15 +43,6 @@ OPAQUE = b".wh..wh..opq"
 
 _METADATA = b".wh..wh."
 """What aufs keeps for itself; the specification took over :data:`OPAQUE` only."""
-
-_CHUNK = 1 << 20
-_PIECE = 1 << 16
-_ZSTD_PIECE = 1 << 10
-"""Zstandard makes at most 128 KiB of 4 bytes: 32 MiB of so many."""
-
-_ZSTD_WINDOW = 1 << 27
-_HEADERS = 1 << 20
-"""Bytes of headers that one entry may have, long names and pax records included."""
 
 _FOLDER = 0o755
 """The mode of a folder that no entry gives one."""
@@ -58,8 +54,6 @@ _LATEST = 2**33 - 1
 """The latest time that every tar header can hold."""
 
 _LARGEST_ID = 2**32 - 2
-_NAME_SHOWN = 200
-_ENCODING, _ERRORS = "utf-8", "surrogateescape"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = frozenset({tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE})
 
@@ -75,9 +69,6 @@ _MACHINE = frozenset(
     }
 )
 """Errors that no entry is to blame for."""
-
-_DAMAGES = (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, RecursionError)
-"""What :mod:`tarfile` raises for archives that are damaged, or made to hurt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +139,7 @@ class Unpacker:
         """
         start = len(self._root)
         return {
-            path[start:].decode(_ENCODING, _ERRORS) or "/": owner
+            path[start:].decode(ENCODING, ERRORS) or "/": owner
             for path, owner in self._owners.items()
         }
 
@@ -163,20 +154,20 @@ class Unpacker:
         """
         self._made = set()
         left = self._limits.size - self._size
-        source = _Source(uncompressed(blob, self._cancelled), limit=left, cancelled=self._cancelled)
+        source = Source(uncompressed(blob, self._cancelled), limit=left, cancelled=self._cancelled)
         before = self._content
-        for member in _members(source):
+        for member in members(source):
             if self._cancelled.is_set():
                 raise ImageError("cancelled")
             try:
                 self._count()
                 self._entry(member, source)
             except (_EntryError, ValueError, OverflowError) as error:
-                raise LayoutError(f"{_shown(member.name)}: {error}") from error
+                raise LayoutError(f"{shown(member.name)}: {error}") from error
             except OSError as error:
                 if error.errno in _MACHINE:
                     raise
-                raise LayoutError(f"{_shown(member.name)}: {error.strerror}") from error
+                raise LayoutError(f"{shown(member.name)}: {error.strerror}") from error
         diff_id = source.drain()
         self._size += source.size
         return AppliedLayer(diff_id=diff_id, size=source.size, content=self._content - before)
@@ -194,7 +185,7 @@ class Unpacker:
         if self._entries > self._limits.entries:
             raise _EntryError(f"the image has more than {self._limits.entries} entries")
 
-    def _entry(self, member: tarfile.TarInfo, source: _Source) -> None:
+    def _entry(self, member: tarfile.TarInfo, source: Source) -> None:
         folder, last = self._place(member.name)
         if last.startswith(WHITEOUT):
             self._whiteout(folder, last)
@@ -224,7 +215,7 @@ class Unpacker:
 
     def _place(self, name: str) -> tuple[bytes, bytes]:
         """Split a name into its folder, relative to the root, and what it is called there."""
-        raw = name.encode(_ENCODING, _ERRORS).removeprefix(b"./")
+        raw = name.encode(ENCODING, ERRORS).removeprefix(b"./")
         folder, _, last = raw.rpartition(b"/")
         if folder in self._resolved and last not in {b"", b".", b".."} and b"\0" not in last:
             return folder, last
@@ -294,7 +285,7 @@ class Unpacker:
 
     # Entries
 
-    def _file(self, member: tarfile.TarInfo, path: bytes, source: _Source) -> None:
+    def _file(self, member: tarfile.TarInfo, path: bytes, source: Source) -> None:
         if member.size < 0:
             raise _EntryError("has a negative size")
         self._content += member.size
@@ -329,7 +320,7 @@ class Unpacker:
         self._owned(path, member)
 
     def _symlink(self, member: tarfile.TarInfo, path: bytes) -> None:
-        target = member.linkname.encode(_ENCODING, _ERRORS)
+        target = member.linkname.encode(ENCODING, ERRORS)
         if b"\0" in target:
             raise _EntryError("has a null byte in its target")
         try:
@@ -347,7 +338,7 @@ class Unpacker:
             if target == path:
                 raise _EntryError("is itself")  # noqa: TRY301  # said in one place
         except _EntryError as error:
-            text = f"is a hard link to {_shown(member.linkname)}, which {error}"
+            text = f"is a hard link to {shown(member.linkname)}, which {error}"
             raise _EntryError(text) from error
         try:
             os.link(target, path, follow_symlinks=False)
@@ -453,107 +444,7 @@ class Unpacker:
             os.chmod(path, _FOLDER)
 
 
-class _Source:
-    """An uncompressed tar, hashed and counted while it passes; for tarfile, a file."""
-
-    def __init__(self, chunks: Iterable[bytes], *, limit: int, cancelled: threading.Event) -> None:
-        self._chunks = iter(chunks)
-        self._limit = limit
-        self._cancelled = cancelled
-        self._hash = hashlib.sha256()
-        self._chunk = b""
-        self._at = 0
-        self._allowance = 0
-        self.size = 0
-        self.last = b""
-
-    def allow(self) -> None:
-        """Let an entry's headers be read."""
-        self._allowance = _HEADERS
-
-    def tell(self) -> int:
-        """Return how many bytes were read."""
-        return self.size - len(self._chunk) + self._at
-
-    def read(self, count: int) -> bytes:
-        """Return a piece of a header."""
-        if not 0 <= count <= self._allowance:
-            raise LayoutError("the layer has an entry with headers that are too large")
-        self._allowance -= count
-        self.last = self._chunk[self._at : self._at + count]
-        if len(self.last) == count:
-            self._at += count
-        else:
-            self.last = b"".join(self.pieces(count))
-        return self.last
-
-    def seek(self, position: int) -> None:
-        """Skip bytes."""
-        count = position - self.tell()
-        if count < 0:
-            raise LayoutError("the layer has an entry that leads backwards")
-        for _ in self.pieces(count):
-            pass
-
-    def pieces(self, count: int) -> Iterator[memoryview]:
-        """Yield so many bytes in pieces, fewer at the end of the layer."""
-        while count and (self._at < len(self._chunk) or self._next()):
-            piece = memoryview(self._chunk)[self._at : self._at + count]
-            self._at += len(piece)
-            count -= len(piece)
-            yield piece
-
-    def drain(self) -> Digest:
-        """Read what is left, and return the digest of the whole."""
-        while self._next():
-            pass
-        return Digest(f"sha256:{self._hash.hexdigest()}")
-
-    def _next(self) -> bool:
-        if self._cancelled.is_set():
-            raise ImageError("cancelled")
-        chunk = next(self._chunks, b"")
-        if chunk:
-            self._chunk, self._at = chunk, 0
-            self.size += len(chunk)
-            if self.size > self._limit:
-                raise LayoutError("the image's layers are too large")
-            self._hash.update(chunk)
-        return bool(chunk)
-
-
-def _members(source: _Source) -> Iterator[tarfile.TarInfo]:
-    """Yield a layer's entries; the source stands at an entry's content then.
-
-    Tarfile's stream mode would copy all content once more, and needs nothing but what a source
-    can do.
-    """
-    source.allow()
-    try:
-        tar = tarfile.TarFile(fileobj=cast("IO[bytes]", source), encoding=_ENCODING, errors=_ERRORS)
-    except _DAMAGES as error:
-        raise LayoutError(
-            f"the layer is no tar, neither plain nor compressed with gzip or zstd: {error}"
-        ) from error
-    known: list[tarfile.TarInfo] = vars(tar)["members"]
-    behind = "its start"
-    while True:
-        source.allow()
-        try:
-            member = tar.next()
-        except _DAMAGES as error:
-            raise LayoutError(f"the layer is damaged behind {behind}: {error}") from error
-        if member is None:
-            break
-        known.clear()  # or tarfile keeps them all
-        yield member
-        behind = _shown(member.name)
-    # Tarfile takes a broken header for the end; an archive ends with zeros, or just so.
-    if source.last.strip(b"\0"):
-        raise LayoutError(f"the layer is damaged behind {behind}: bad header")
-
-
-def _fill(target: int, size: int, source: _Source) -> None:
+def _fill(target: int, size: int, source: Source) -> None:
     for piece in source.pieces(size):
         size -= len(piece)
         rest = piece
@@ -563,7 +454,7 @@ def _fill(target: int, size: int, source: _Source) -> None:
         raise _EntryError("is cut off: the layer ends in it")
 
 
-def _fill_sparse(target: int, member: tarfile.TarInfo, source: _Source) -> None:
+def _fill_sparse(target: int, member: tarfile.TarInfo, source: Source) -> None:
     # A map that claims more than the entry has makes tarfile go backwards, which is refused.
     for offset, size in cast("list[tuple[int, int]]", member.sparse):
         if offset < 0 or size < 0 or offset + size > member.size:
@@ -584,77 +475,3 @@ def _mode(path: bytes) -> int:
 def _nanoseconds(member: tarfile.TarInfo) -> int:
     # In this order, pax's "nan" becomes 0.
     return int(min(max(0, member.mtime), _LATEST) * 10**9)
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}...")
-
-
-def uncompressed(blob: IO[bytes], cancelled: threading.Event) -> Iterator[bytes]:
-    """Return a layer's tar in pieces, uncompressed as its first bytes say."""
-    first = b""
-    while len(first) < 4 and (more := blob.read(_PIECE)):  # noqa: PLR2004  # the longest mark
-        first += more
-    if first.startswith(b"\x1f\x8b"):
-        return _gunzipped(itertools.chain((first,), _read(blob, _PIECE, cancelled)))
-    if first.startswith(b"\x28\xb5\x2f\xfd"):
-        return _unzstandard(itertools.chain((first,), _read(blob, _PIECE, cancelled)))
-    return itertools.chain(filter(None, (first,)), _read(blob, _CHUNK, cancelled))
-
-
-def _read(blob: IO[bytes], size: int, cancelled: threading.Event) -> Iterator[bytes]:
-    # Checked here too: much that is compressed may become nothing.
-    while not cancelled.is_set() and (data := blob.read(size)):
-        yield data
-    if cancelled.is_set():
-        raise ImageError("cancelled")
-
-
-def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what gzip members, and zeros between and behind them, hold (RFC 1952, 2.2)."""
-    member = zlib.decompressobj(wbits=31)
-    for chunk in chunks:
-        rest = chunk
-        while rest:
-            if member.eof:
-                rest = rest.lstrip(b"\0")
-                if not rest:
-                    break
-                member = zlib.decompressobj(wbits=31)
-            try:
-                data = member.decompress(rest, _CHUNK)
-            except zlib.error as error:
-                raise LayoutError(f"the layer is damaged: gzip: {error}") from error
-            rest = member.unused_data if member.eof else member.unconsumed_tail
-            if data:
-                yield data
-    if not member.eof:
-        raise LayoutError("the layer is cut off: its gzip stream does not end")
-
-
-def _unzstandard(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what zstd frames hold; those without content are skipped (RFC 8878, 3.1)."""
-    try:
-        import zstandard  # noqa: PLC0415  # only a layer that is compressed so needs it
-    except ImportError as error:
-        raise LayoutError(
-            "the layer is compressed with zstd, and no package here reads that",
-            hint="pip install zstandard",
-        ) from error
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    frame = decompressor.decompressobj()
-    for chunk in chunks:
-        for start in range(0, len(chunk), _ZSTD_PIECE):
-            rest = chunk[start : start + _ZSTD_PIECE]
-            while rest:
-                if frame.eof:
-                    frame = decompressor.decompressobj()
-                try:
-                    data = frame.decompress(rest)
-                except zstandard.ZstdError as error:
-                    raise LayoutError(f"the layer is damaged: {error}") from error
-                rest = frame.unused_data if frame.eof else b""
-                if data:
-                    yield data
-    if not frame.eof:
-        raise LayoutError("the layer is cut off: its zstd stream does not end")
