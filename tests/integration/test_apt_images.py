@@ -224,7 +224,7 @@ def test_silent_setup_that_fails(mirror_home: Path) -> None:
 
 def test_setup_that_changes_an_owner(mirror_home: Path) -> None:
     """A file cannot be given to another user: the error says that one uid is mapped."""
-    with pytest.raises(ImageError, match=r"chown: .*\. Only one uid is mapped here: a file cannot"):
+    with pytest.raises(ImageError, match=r"chown: .*\. Only one uid is mapped here: no file can"):
         images(mirror_home).prepare(busybox("touch /file", "chown 5:5 /file"))
 
 

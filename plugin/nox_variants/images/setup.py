@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 from nox_variants import rootfs
 from nox_variants.errors import ImageError
+from nox_variants.sandbox.bubblewrap import MAP_ALL, can_map
 from nox_variants.sandbox.command import run_command
 
 if TYPE_CHECKING:
@@ -49,15 +51,36 @@ def set_up(
         for point in _MOUNT_POINTS
         if not any(os.path.lexists(layer / point) for layer in root.stack)
     ]
-    for command in commands:
-        _run(name, command, root, env, cancelled)
+    mapped = can_map()
+    try:
+        for command in commands:
+            _run(name, command, root, env, cancelled, mapped=mapped)
+    finally:
+        if mapped:
+            _take_back(name, root.upper)
     for file in mount_points:
         if file.is_file() and not file.is_symlink() and not file.stat().st_size:
             file.unlink()
     root.upper.chmod(0o755)
 
 
-def _run(name: str, command: str, root: Root, env: Pairs, cancelled: threading.Event) -> None:
+def _take_back(name: str, folder: Path) -> None:
+    """Give the files of other uids to this user, who could neither read nor remove them."""
+    command = [*MAP_ALL, "chown", "--no-dereference", "--recursive", "0:0", os.fspath(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ImageError(f"image {name}: what its setup made cannot be read: {done.stderr.strip()}")
+
+
+def _run(
+    name: str,
+    command: str,
+    root: Root,
+    env: Pairs,
+    cancelled: threading.Event,
+    *,
+    mapped: bool,
+) -> None:
     output = bytearray()
 
     def keep(data: bytes) -> None:
@@ -72,16 +95,18 @@ def _run(name: str, command: str, root: Root, env: Pairs, cancelled: threading.E
         network=True,
         log=keep,
         cancelled=cancelled,
+        mapped=mapped,
     )
     if not code:
         return
     text = output.decode(errors="replace").strip()
     said = f": {text.splitlines()[-1]}" if text else ""
     hint = "The command runs with /bin/sh in the image's own root, as uid 0."
-    if _CHOWN.search(text):
+    if _CHOWN.search(text) and not mapped:
         hint = (
             "Only one uid is mapped here: no file can be given to another, no process can become"
-            " another. Leave it out (for apt-get: -o APT::Sandbox::User=root)."
+            " another. Install uidmap, and give this user more:"
+            " sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME"
         )
     raise ImageError(
         f"image {name}: setup {command!r} ended with exit code {code}{said}", hint=hint

@@ -51,12 +51,25 @@ _OVERLAY_HINT = (
     " NOX_VARIANTS_HOME to a volume or a local disk."
 )
 
-NAMESPACES = (
-    *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"),
-    *("--uid", "0", "--gid", "0", "--hostname", HOSTNAME, "--cap-drop", "ALL", "--clearenv"),
+_ALONE = (
+    *("--die-with-parent", "--hostname", HOSTNAME, "--cap-drop", "ALL", "--clearenv"),
     "--new-session",  # or `kill 0` would reach the outer bwrap
 )
+NAMESPACES = (
+    *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0"),
+    *_ALONE,
+)
 """Flags of every sandbox: uid 0 of namespaces of its own, without capabilities or environment."""
+
+MAPPED_NAMESPACES = (
+    *("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
+    *_ALONE,
+)
+"""Flags of a sandbox inside :data:`MAP_ALL`'s user namespace, whose network it shares."""
+
+MAP_ALL = ("unshare", "--user", "--map-auto", "--map-root-user", "--")
+"""Runs a command as root of a user namespace that has all uids which the user may use (subuid(5)).
+"""
 
 _GUARDED = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 """What container engines mount read-only or mask of what is writable in /proc (runtime-spec,
@@ -148,6 +161,16 @@ def probe() -> str:
     return bwrap_version(bwrap)
 
 
+@functools.cache
+def can_map() -> bool:
+    """Tell whether this user may use more uids than one."""
+    try:
+        done = subprocess.run([*MAP_ALL, "true"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
 def unavailable(words: str) -> EngineUnavailable:
     """Return the error for a kernel that refuses to make the sandbox, with bwrap's own words."""
     return EngineUnavailable(
@@ -185,11 +208,23 @@ def stop_if(cancelled: threading.Event) -> None:
 
 
 def start(
-    flags: Sequence[str], *, stdin: int | IO[bytes], stderr: int, pass_fds: tuple[int, ...]
+    flags: Sequence[str],
+    *,
+    stdin: int | IO[bytes],
+    stderr: int,
+    pass_fds: tuple[int, ...],
+    within: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start bwrap, with pipes for what it prints.
 
     ``--die-with-parent`` follows the thread that calls this: the same thread has to wait.
+
+    Args:
+        flags: Its flags.
+        stdin: Its standard input.
+        stderr: Where its standard error goes.
+        pass_fds: What it inherits besides.
+        within: A command that executes it, such as :data:`MAP_ALL`.
 
     Raises:
         SandboxError: It cannot be executed; an environment can be too large for that.
@@ -197,7 +232,7 @@ def start(
     """
     try:
         return subprocess.Popen(
-            [str(find_bwrap()), *flags],
+            [*within, str(find_bwrap()), *flags],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -18,6 +18,8 @@ from nox_variants.errors import SandboxError
 from nox_variants.sandbox import seccomp
 from nox_variants.sandbox.bubblewrap import (
     EXEC_FAILED,
+    MAP_ALL,
+    MAPPED_NAMESPACES,
     NAMESPACES,
     PATH,
     home,
@@ -115,6 +117,7 @@ def run_command(
     network: bool,
     log: Callable[[bytes], None],
     cancelled: threading.Event,
+    mapped: bool = False,
 ) -> int:
     """Run a command to its end, with what a container engine gives a build.
 
@@ -127,6 +130,7 @@ def run_command(
         network: Whether it shares this machine's network.
         log: Called with its output, standard error included, as it comes.
         cancelled: Ends the command and everything that it started.
+        mapped: Whether it may use all uids that the user may; it then shares the network.
 
     Returns:
         Its exit code; 128 and the number for a signal; 127 when it cannot be executed.
@@ -136,7 +140,10 @@ def run_command(
         EngineUnavailable: The kernel forbids sandboxes.
     """
     stop_if(cancelled)
-    flags = [*_build_flags(root, env, binds, network=network), "--chdir", workdir, "--", *argv]
+    namespaces = MAPPED_NAMESPACES if mapped else NAMESPACES
+    share = ("--share-net",) if network and not mapped else ()
+    flags = [*namespaces, *share, *_build_flags(root, env, binds, network=network)]
+    flags += ["--chdir", workdir, "--", *argv]
     status_read, status_write = os.pipe()
     with os.fdopen(status_read, "rb") as status, memory_file(seccomp.program()) as calls:
         try:
@@ -145,6 +152,7 @@ def run_command(
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
                 pass_fds=(status_write, calls.fileno()),
+                within=MAP_ALL if mapped else (),
             )
         finally:
             os.close(status_write)
@@ -166,12 +174,11 @@ def _build_flags(
     root: Root, env: Pairs, binds: tuple[tuple[Path, str], ...], *, network: bool
 ) -> list[str]:
     """Return bwrap's flags for a build; the order of mounts is the order of flags."""
-    flags = [*NAMESPACES, *(part for name in _CAPABILITIES for part in ("--cap-add", name))]
+    flags = [part for name in _CAPABILITIES for part in ("--cap-add", name)]
     flags += [*root.flags(), *proc_flags(root.place("/proc")), "--dev", root.place("/dev")]
     # What a command leaves in /tmp is no part of an image, on any engine.
     flags += ["--perms", "1777", "--tmpfs", root.place("/tmp")]  # noqa: S108
     if network:
-        flags.append("--share-net")
         for name in _HOST_FILES:
             flags += ["--ro-bind-try", name, root.place(name)]
     for path, target in binds:
