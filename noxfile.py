@@ -12,6 +12,7 @@
 #   "pyyaml>=6.0.2",
 #   "requests>=2.32",
 #   "rich>=13.9",
+#   "zstandard>=0.23",
 # ]
 # ///
 """The project's own sessions, and its matrix: the plugin is taken from this source tree."""

@@ -188,7 +188,7 @@ def test_killed_at_any_moment(home: Path, registry: str) -> None:
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     """Mount a small tmpfs; skip where that is not allowed."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         require("sandbox", "mounting a tmpfs needs root")
     try:

@@ -46,6 +46,7 @@ def set_up(
     """
     if not commands:
         return
+    _shell(name, root.stack)
     mount_points = [
         root.upper / point
         for point in _MOUNT_POINTS
