@@ -295,11 +295,9 @@ def test_root_of_packages(apt: Callable[..., Apt], repository: Repository, tmp_p
 def test_package_that_leads_out_of_its_root(
     apt: Callable[..., Apt], repository: Repository, tmp_path: Path
 ) -> None:
-    """A file behind a link that leads out of the root is not written there."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    repository.add("first", links={"opt/out": str(outside)})
-    repository.add("second", {"opt/out/file": ("text", FILE)}, Depends="first")
+    """A file behind a link to this machine's programs is not written there."""
+    repository.add("first", links={"opt/out": "/usr/share"})
+    repository.add("second", {"opt/out/file-of-tests": ("text", FILE)}, Depends="first")
     packages = apt(repository.local()).fetch("toys", ["first", "second"])
     in_order = tuple(sorted(packages, key=lambda package: package.name))
 
@@ -308,7 +306,25 @@ def test_package_that_leads_out_of_its_root(
     ):
         unpacked(in_order, tmp_path / "root")
 
+    assert not Path("/usr/share/file-of-tests").exists()
+
+
+def test_package_that_leads_to_what_a_sandbox_does_not_have(
+    apt: Callable[..., Apt], repository: Repository, tmp_path: Path
+) -> None:
+    """A link to anything else of this machine leads nowhere: the file stays in the root."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    repository.add("first", links={"opt/out": str(outside)})
+    repository.add("second", {"opt/out/file": ("text", FILE)}, Depends="first")
+    packages = apt(repository.local()).fetch("toys", ["first", "second"])
+    in_order = tuple(sorted(packages, key=lambda package: package.name))
+
+    root = unpacked(in_order, tmp_path / "root")
+
     assert [*outside.iterdir()] == []
+    assert not (root / "opt" / "out").is_symlink()
+    assert (root / "opt" / "out" / "file").read_text(encoding="utf-8") == "text"
 
 
 def test_corrupt_package_is_removed(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import docker
@@ -20,8 +22,7 @@ from nox_variants.images.archive import open_archive
 from nox_variants.oci.digest import sha256_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from daemons import Service
     from nox_variants.images.content import ImageContent
@@ -57,12 +58,14 @@ def read(path: Path) -> tuple[ImageContent, list[list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def podman() -> Iterator[Callable[..., str]]:
     """Give Podman, with images of its own: ``made:1`` of two layers, ``made:2`` of one."""
     program = shutil.which("podman")
     if program is None or os.geteuid() != 0:
         require("podman", "podman is not installed, or the tests do not run as root")
-    folder = tmp_path_factory.mktemp("podman")
+    # Not pytest's: Podman's own paths may have 50 characters.
+    place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    folder = Path(place.name)
     own = [program, f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=vfs"]
 
     def run(*arguments: str | Path) -> str:
@@ -75,7 +78,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     run("import", "--change=ENV FROM=podman", folder / "root.tar", f"{NAME}:2")
     (folder / "Dockerfile").write_text(f"FROM {NAME}:2\nCOPY own /made-own\n")
     run("build", "--quiet", "--network=none", "--tag", f"{NAME}:1", folder)
-    return run
+    with place:
+        yield run
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])

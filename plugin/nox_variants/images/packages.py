@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants.errors import ImageError
@@ -19,8 +20,7 @@ from nox_variants.sandbox.bubblewrap import find_bwrap
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 _LINKS = ("bin", "sbin", "lib", "lib64")
 _FOLDERS = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
@@ -31,6 +31,8 @@ _LEFT_OUT = (
     "usr/share/locale",
     "usr/share/lintian",
 )
+_PROGRAMS = tuple(Path("/", name) for name in ("bin", "lib", "lib32", "lib64", "libx32", "sbin"))
+
 _ISOLATION = ("--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--die-with-parent")
 _ERRORS_KEPT = 4096
 _FULL = ("No space left on device", "Wrote only")
@@ -84,7 +86,8 @@ def unpack(packages: Sequence[Package], root: Path, *, cancelled: threading.Even
 def _unpack(package: Package, root: Path, cancelled: threading.Event) -> None:
     command: list[str | Path] = [
         *(find_bwrap(), *_ISOLATION),
-        *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", root, root, "--"),
+        *_system(),
+        *("--dev", "/dev", "--proc", "/proc", "--bind", root, root, "--remount-ro", "/", "--"),
         *("tar", "-x", "-C", root, "--keep-directory-symlink", "--no-same-owner"),
         *(f"--exclude=./{name}/*" for name in _LEFT_OUT),
     ]
@@ -105,6 +108,20 @@ def _unpack(package: Package, root: Path, cancelled: threading.Event) -> None:
             errors.seek(0)
             words = errors.read(_ERRORS_KEPT).decode(errors="replace")
             raise _failure(package, words, output)
+
+
+def _system() -> Iterator[str]:
+    """Yield the flags that show a sandbox this machine's programs and libraries.
+
+    Not all of this machine: mounts that come and go below ``/``, such as containers', would end
+    bwrap when one goes in the midst of it.
+    """
+    yield from ("--ro-bind", "/usr", "/usr")
+    for path in _PROGRAMS:
+        if path.is_symlink():
+            yield from ("--symlink", os.fspath(path.readlink()), os.fspath(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", os.fspath(path), os.fspath(path))
 
 
 def _failure(package: Package, said_by_dpkg: str, said_by_tar: str) -> ImageError:

@@ -75,6 +75,10 @@ _GUARDED = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 """What container engines mount read-only or mask of what is writable in /proc (runtime-spec,
 ``linux.readonlyPaths`` and ``linux.maskedPaths`` as containerd and Podman fill them in)."""
 
+_TRIES = 5
+_VANISHED = "Unable to apply mount flags"
+"""What bwrap says of all of ``/`` when a mount below it, a container's, goes at that moment."""
+
 _FORBIDDEN = (
     "No permissions to create",
     "Creating new namespace failed",
@@ -153,12 +157,20 @@ def probe() -> str:
     bwrap = find_bwrap()
     command = [str(bwrap), *NAMESPACES, "--ro-bind", "/", "/", *proc_flags(), "--dev", "/dev"]
     command += ["--overlay-src", str(bwrap.parent), "--tmp-overlay", "/dev/overlay"]
-    done = subprocess.run(
-        [*command, "--", "/proc/self/exe", "--version"], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise unavailable(done.stderr)
-    return bwrap_version(bwrap)
+    words = _VANISHED
+    tries = _TRIES
+    while _VANISHED in words and tries:
+        tries -= 1
+        done = subprocess.run(
+            [*command, "--", "/proc/self/exe", "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not done.returncode:
+            return bwrap_version(bwrap)
+        words = done.stderr
+    raise unavailable(words)
 
 
 @functools.cache
