@@ -168,7 +168,10 @@ def test_read_only(user: User) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/irq", "/proc/bus"],
+    [
+        *("/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches"),
+        *("/proc/irq", "/proc/bus", "/proc/mtrr"),
+    ],
 )
 def test_kernel_settings(user: User, path: str) -> None:
     """No setting of the machine can be written, though uid 0 is the machine's own where root runs.

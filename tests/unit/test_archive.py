@@ -834,12 +834,12 @@ def test_fetching(tmp_path: Path) -> None:
         for at, layer in enumerate([own, base, own]):
             found.fetch(layer, tmp_path / f"{at}")
             assert sha256_bytes((tmp_path / f"{at}").read_bytes()) == layer.digest
-        with pytest.raises(ImageError, match=r"0: cannot be written: File exists"):
+        with pytest.raises(FileExistsError):
             found.fetch(base, tmp_path / "0")
         assert (tmp_path / "0").read_bytes() == OWN
-        with pytest.raises(ImageError, match="cannot be written: No such file"):
+        with pytest.raises(FileNotFoundError):
             found.fetch(base, tmp_path / "no" / "0")
-        with full_disk(), pytest.raises(ImageError, match=r"x: cannot be written: File too"):
+        with full_disk(), pytest.raises(OSError, match="File too large"):
             found.fetch(base, tmp_path / "x")
         other = Descriptor(media_type="", digest=sha256_bytes(b""), size=0)
         with pytest.raises(ImageError, match="is no layer of this image"):

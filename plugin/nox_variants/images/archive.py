@@ -27,6 +27,7 @@ from nox_variants.images.content import (
     document,
     image,
     is_index,
+    new_file,
     parts,
 )
 from nox_variants.images.tarfiles import (
@@ -97,17 +98,23 @@ class Archive:
         """Write a layer, as it is in the archive, into a new file, verified.
 
         Raises:
-            ImageError: It cannot be read or written, or is not what its digest says.
+            ImageError: It cannot be read, or is not what its digest says.
+            OSError: The file cannot be written.
         """
         with _explained(self._path):
             if layer.digest not in self._names:
                 raise LayoutError(f"{layer.digest}: is no layer of this image")
             name = self._names[layer.digest]
             _expect_size(self._files, name, layer)
-            with _new_file(file) as write:
-                found = _digest(self._files.pieces(name), self._cancelled, write)
-                if found != layer.digest:
+        with new_file(file) as out:
+            found = _digest(self._pieces(name), self._cancelled, out.write)
+            if found != layer.digest:
+                with _explained(self._path):
                     raise LayoutError(f"{layer.digest}: its content has the digest {found}")
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        with _explained(self._path):
+            yield from self._files.pieces(name)
 
 
 def open_archive(path: Path, platform: str, *, cancelled: threading.Event) -> Archive:
@@ -337,24 +344,6 @@ def _digest(
         write(piece)
     go_on(cancelled)
     return Digest(f"sha256:{hashed.hexdigest()}")
-
-
-@contextmanager
-def _new_file(file: Path) -> Iterator[Callable[[bytes], object]]:
-    """Open a file that was not there, and is not there when writing it fails."""
-    try:
-        with file.open("xb") as out:
-            try:
-                yield out.write
-                out.flush()
-            except BaseException:
-                file.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise ImageError(
-            f"{file}: cannot be written: {error.strerror or error}",
-            hint="Is its folder writable for you, is there room?",
-        ) from error
 
 
 # Files by name.

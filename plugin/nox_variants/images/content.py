@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import parse, sha256_bytes, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from nox_variants.model import Digest, Pairs
@@ -89,7 +90,20 @@ class Blobs(Protocol):
 
         Raises:
             ImageError: It cannot be had, or is not what its digest says.
+            OSError: The file cannot be written.
         """
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[IO[bytes]]:
+    """Open a file that was not there, and is not there when the block fails."""
+    with file.open("xb") as out:
+        try:
+            yield out
+            out.flush()
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def is_index(values: Mapping[str, Any], media_type: str = "") -> bool:

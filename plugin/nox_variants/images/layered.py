@@ -6,7 +6,6 @@ Layers are kept as they came, so that an export ships the very same ones; the ro
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import os
 import shutil
@@ -40,7 +39,6 @@ AT_ONCE = 3
 """Layers of one image that are fetched at the same time, as Docker does by default."""
 
 _BLOB = "blob"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Layered:
@@ -157,12 +155,7 @@ class Layered:
         with self._store.lock(f"blob-{key}", cancelled=self._cancelled):
             if self._store.find("blobs", key) is None:
                 with self._store.publish("blobs", key) as staging:
-                    try:
-                        blobs.fetch(layer, staging / _BLOB)
-                    except ImageError as error:
-                        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
-                            raise error.__cause__ from None  # the store says what to do
-                        raise
+                    blobs.fetch(layer, staging / _BLOB)
 
     def _apply(
         self, name: str, unpacker: Unpacker, layer: Descriptor, diff_id: Digest

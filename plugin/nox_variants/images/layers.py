@@ -22,6 +22,7 @@ from nox_variants.errors import ImageError, LayoutError
 from nox_variants.images.layerstream import (
     ENCODING,
     ERRORS,
+    MOST_ENTRIES,
     Source,
     members,
     shown,
@@ -80,7 +81,7 @@ class Limits:
         size: Bytes of all uncompressed tars, and of all files once their holes count.
     """
 
-    entries: int = 2_000_000
+    entries: int = MOST_ENTRIES
     size: int = 64 << 30
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ENCODING, ERRORS = "utf-8", "surrogateescape"
 """How names become texts and bytes again: any name survives."""
 
+MOST_ENTRIES = 2_000_000
+"""Entries of one tar, and of all layers of an image."""
+
 _CHUNK = 1 << 20
 _PIECE = 1 << 16
 _ZSTD_PIECE = 1 << 10

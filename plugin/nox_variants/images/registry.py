@@ -258,19 +258,10 @@ class _Layers:
 
         Raises:
             ImageError: It cannot be had, or is not what its digest says.
+            OSError: The file cannot be written.
         """
-        try:
-            with file.open("xb") as out:
-                try:
-                    self._fetch(_Transfer(out, layer))
-                    out.flush()
-                except BaseException:
-                    file.unlink(missing_ok=True)
-                    raise
-        except OSError as error:
-            raise ImageError(
-                f"{self._where}: layer {layer.digest}: cannot be written: {error.strerror}"
-            ) from error
+        with content.new_file(file) as out:
+            self._fetch(_Transfer(out, layer))
 
     def _fetch(self, transfer: _Transfer) -> None:
         self._complete(transfer)

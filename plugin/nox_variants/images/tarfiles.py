@@ -20,8 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from nox_variants.errors import ImageError, LayoutError
 from nox_variants.images.content import LARGEST_BLOB
-from nox_variants.images.flattened import MOST_ENTRIES
-from nox_variants.images.layerstream import uncompressed
+from nox_variants.images.layerstream import MOST_ENTRIES, uncompressed
 from nox_variants.oci.digest import short
 from nox_variants.oci.layer import BLOCK
 

@@ -71,9 +71,9 @@ MAP_ALL = ("unshare", "--user", "--map-auto", "--map-root-user", "--")
 """Runs a command as root of a user namespace that has all uids which the user may use (subuid(5)).
 """
 
-_GUARDED = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
-"""What container engines mount read-only or mask of what is writable in /proc (runtime-spec,
-``linux.readonlyPaths`` and ``linux.maskedPaths`` as containerd and Podman fill them in)."""
+_GUARDED = ("acpi", "bus", "fs", "irq", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
+"""What is writable in /proc and not about processes: what container engines mount read-only or mask
+(runtime-spec, ``linux.readonlyPaths`` and ``linux.maskedPaths``), mtrr and pressure."""
 
 _TRIES = 5
 _VANISHED = "Unable to apply mount flags"

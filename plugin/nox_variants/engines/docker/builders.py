@@ -94,7 +94,9 @@ class Builder(Protocol):
         """
 
 
-MISSING = re.compile(r'"(?P<path>/[^"]*)":? not found')
+MISSING = re.compile(
+    r'failed to (?:compute cache key|calculate checksum)[^"]*"(?P<path>/[^"]*)":? not found'
+)
 """BuildKit's words for a COPY of what is not there, old and new."""
 
 _RUNTIME_FAILED = re.compile(r"error running container: from \S+ creating container.*")

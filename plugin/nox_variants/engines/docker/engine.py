@@ -5,25 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import posixpath
-import re
 import socket
-import stat
-import tarfile
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nox_variants import dockerfile, names, rootfs
 from nox_variants.engines.builds import Builds
-from nox_variants.engines.docker import builders, containers
+from nox_variants.engines.docker import artifacts, builders, containers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import contents
-from nox_variants.errors import BuildFailed, ImageError, StoreError, VariantsError
+from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
@@ -32,7 +28,7 @@ from nox_variants.results import Sizes, VariantImage
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from docker.models.images import Image as DockerImage
 
@@ -62,10 +58,6 @@ ARCHIVES = "nox-variants/archive"
 
 _LOADED = {SourceKind.APT: STAND_INS, SourceKind.ARCHIVE: ARCHIVES}
 """What no daemon can pull, and the repository where it gets it."""
-
-_EXIT_CODE = re.compile(r"(?:exit code: |non-zero code: |exit status )(\d+)\D*$")
-_MOST_LINKS = 40
-_LARGEST_ARTIFACT = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +164,12 @@ class DockerEngine:
                     self._builder.build(job, log.write, self._cancelled)
                 else:
                     self._builder.build(job, log.write, self._cancelled)
-                    self._copy_artifacts(stage, tag, work)
+                    artifacts.copy(self._daemon, self._reaper, tag, stage, work)
             except BuildFailed as error:
-                raise BuildFailed(_failure(error.message, stage)) from error
+                raise BuildFailed(artifacts.failed_command(error.message, stage)) from error
             except DaemonError as error:
-                raise _missing(error, stage) from error
-            return _artifacts(stage, work)
+                raise artifacts.missing(error, stage) from error
+            return artifacts.collected(stage, work)
 
         def intact(_: Path) -> bool:
             return self._builder.buildkit or self._find(tag) is not None
@@ -326,48 +318,6 @@ class DockerEngine:
 
     # --- builds --------------------------------------------------------------------------------
 
-    def _copy_artifacts(self, stage: BuildStage, tag: str, work: Path) -> None:
-        with self._stopped(tag) as container:
-            for number, path in enumerate(stage.artifacts):
-                self._copy_out(container, path, work / str(number))
-
-    @contextmanager
-    def _stopped(self, tag: str) -> Iterator[Any]:
-        """Create a container that is never started: its files can be read."""
-        with explained(f"reading {tag}"):
-            created = self._daemon.client.containers.create(
-                tag, command=["-"], labels={OWNER: owner()}
-            )
-            try:
-                yield created
-            finally:
-                self._reaper.remove(created)
-
-    def _copy_out(self, container: Any, path: str, file: Path) -> None:
-        """Copy a regular file out of a container; links are followed inside it."""
-        from docker.errors import NotFound  # noqa: PLC0415  # with the SDK
-
-        way = path
-        for _ in range(_MOST_LINKS):
-            try:
-                stream, _ = container.get_archive(way)
-            except NotFound:
-                break
-            with tempfile.TemporaryFile() as archive:
-                _spool(stream, archive)
-                with tarfile.open(fileobj=archive) as tar:
-                    member = tar.next()
-                    if member is not None and member.issym():
-                        way = posixpath.normpath(
-                            posixpath.join(posixpath.dirname(way), member.linkname)
-                        )
-                        continue
-                    if member is None or not member.isreg():
-                        break
-                    _write(tar, member, file)
-                    return
-        raise BuildFailed(f"the build made no file {path}")
-
     # --- variants ------------------------------------------------------------------------------
 
     def _dockerfile(self, plan: Plan, base: PreparedImage) -> str:
@@ -434,37 +384,6 @@ def _identity(job: builders.Job, *parts: str) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _artifacts(stage: BuildStage, work: Path) -> list[tuple[str, Path]]:
-    """Return each artifact's path in the image and its file, named by its number in a folder."""
-    found = [(path, work / str(number)) for number, path in enumerate(stage.artifacts)]
-    for path, file in found:
-        if not stat.S_ISREG(file.lstat().st_mode):
-            raise BuildFailed(f"the build made no file {path}")
-    return found
-
-
-def _missing(error: DaemonError, stage: BuildStage) -> VariantsError:
-    """Return a failed build's error: the stage's own fault where an artifact is missing."""
-    found = builders.MISSING.search(error.message)
-    if found is None or not stage.artifacts:
-        return error
-    path = found["path"]
-    if path in stage.artifacts:
-        return BuildFailed(f"the build made no file {path}")
-    made = " or ".join(stage.artifacts)
-    return BuildFailed(f"the build made no file {made}: a link leads to {path}, which is not there")
-
-
-def _failure(words: str, stage: BuildStage) -> str:
-    """Return which command failed and how, in the words of every engine."""
-    code = _EXIT_CODE.search(words)
-    if code is None:
-        return words
-    named = [command for command in stage.commands if command.strip() in words]
-    command = repr((named or stage.commands)[0]) if named or len(stage.commands) == 1 else "it"
-    return f"{command} ended with exit code {code[1]} in {stage.image.name}"
-
-
 def _reference(image: PreparedImage) -> str:
     """Return what FROM names: what was loaded has its content for a tag."""
     if image.kind in _LOADED:
@@ -475,26 +394,6 @@ def _reference(image: PreparedImage) -> str:
 def _pairs(env: Sequence[str] | None) -> Pairs:
     parts = (each.partition("=") for each in env or ())
     return tuple((name, value) for name, _, value in parts)
-
-
-def _spool(stream: Iterator[bytes], file: IO[bytes]) -> None:
-    size = 0
-    for chunk in stream:
-        size += len(chunk)
-        if size > _LARGEST_ARTIFACT:
-            raise BuildFailed(f"an artifact is larger than {_LARGEST_ARTIFACT >> 30} GiB")
-        file.write(chunk)
-    file.seek(0)
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> None:
-    source = tar.extractfile(member)
-    if source is None:
-        raise AssertionError(member)
-    with file.open("wb") as target:
-        while data := source.read(1 << 20):
-            target.write(data)
-    file.chmod((member.mode & 0o777) | stat.S_IRUSR)
 
 
 def remove_left_behind(daemon: Daemon) -> int:

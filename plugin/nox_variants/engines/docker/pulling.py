@@ -13,7 +13,7 @@ from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.saved import Stream, contents
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
-from nox_variants.images.flattened import unpack
+from nox_variants.images.layers import Unpacker
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of
 from nox_variants.oci.layer import digest_tree
@@ -208,7 +208,9 @@ class Puller:
                     stream = Stream(
                         iter(cast("Iterable[bytes]", container.export(chunk_size=1 << 20)))
                     )
-                    unpack(cast("IO[bytes]", stream), root)
+                    unpacker = Unpacker(root, cancelled=self._cancelled)
+                    unpacker.apply(cast("IO[bytes]", stream))
+                    unpacker.finish()
                     tree = digest_tree(root, mtime=0).diff_id
                     self._store.write_json(staging / "layers.json", {"tree": tree})
             finally:
