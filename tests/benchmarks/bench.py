@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share with tests
+
 from docker_side import DockerSide
 
 Work = Callable[[], object]

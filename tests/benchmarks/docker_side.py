@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from nox_variants.config import load
-from nox_variants.images.provider import Images
+from standins import roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,25 +105,8 @@ class DockerSide:
 
     def load_roots(self, home: Path, file: Path, names: Sequence[str]) -> None:
         """Bring the very roots of the store into Docker."""
-        import threading  # noqa: PLC0415
-
-        from nox_variants.invocation import host_platform  # noqa: PLC0415
-        from nox_variants.store import Store  # noqa: PLC0415
-
-        images = Images(
-            Store(home),
-            policy="apt",
-            refresh=False,
-            progress=lambda _: None,
-            cancelled=threading.Event(),
-            root=file.parent,
-            host=host_platform(),
-            environ=os.environ,
-        )
-        settings = load(file)
-        by_name = {image.name: image for image in settings.images}
-        for name in {*names, "gcc", "alpine-gcc"} - self._loaded - {"scratch"}:
-            root = images.root(images.prepare(by_name[name]))
+        found = roots(home, file, {*names, "gcc", "alpine-gcc"} - self._loaded - {"scratch"})
+        for name, root in found.items():
             with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
                 self._docker("import", "-", _tag(name), stdin=tar.stdout)
             self._loaded.add(name)

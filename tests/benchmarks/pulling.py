@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import daemons
 import registries
-from nox_variants.config import load
+import standins
 from nox_variants.images.layers import Unpacker
-from nox_variants.images.provider import Images
-from nox_variants.invocation import host_platform
 from nox_variants.oci.layer import write_tree
-from nox_variants.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,20 +57,9 @@ class PullSide:
     @contextlib.contextmanager
     def start(cls, work: Path, home: Path, file: Path) -> Iterator[PullSide]:
         """Push the stand-in of gcc, with a daemon beside the one registry and us beside another."""
-        images = Images(
-            Store(home),
-            policy="apt",
-            refresh=False,
-            progress=lambda _: None,
-            cancelled=threading.Event(),
-            root=work,
-            host=host_platform(),
-            environ=os.environ,
-        )
-        (image,) = [each for each in load(file).images if each.name == "gcc"]
         tar = work / "layer.tar"
         with tar.open("wb") as out:
-            write_tree(images.root(images.prepare(image)), out, mtime=0)
+            write_tree(standins.roots(home, file, ["gcc"])["gcc"], out, mtime=0)
         storage = work / "registry"
         (storage / "data").mkdir(parents=True)
         (storage / "registry").symlink_to(storage / "data")

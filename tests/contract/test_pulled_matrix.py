@@ -1,23 +1,20 @@
-"""A matrix whose images all come from a registry is the same on every engine."""
+"""The project's matrix with all images out of a registry is the same on every engine."""
 
 from __future__ import annotations
 
 import io
-import os
+import shutil
 import tarfile
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import daemons
 import registries
+import standins
 from dockerbench import environment
-from nox_variants.config import load
-from nox_variants.images.provider import Images
 from nox_variants.oci.layer import write_tree
-from nox_variants.store import Store
-from projects import HELLO, NOXFILE, Project
+from projects import NOXFILE, REPOSITORY, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +23,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.apt, pytest.mark.sandbox, pytest.mark.docker]
 
-NAMES = ("gcc", "alpine-gcc", "busybox:glibc", "alpine")
+NAMES = ("gcc", "alpine-gcc", "golang", "rust", "ubuntu", "busybox:glibc", "alpine")
+"""The images of the project's matrix, but for two that only a registry has."""
+
+LACKING = """\
+  alpine-g++: {registry: null}
+  alpine-rust: {registry: null}
+"""
 
 IMAGE = """\
   {name}:
@@ -47,26 +50,13 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(storage: Path, shared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def host(storage: Path, shared_home: Path) -> Any:
     """Start a registry for the embedded engine, with the stand-ins as its images."""
-    project = tmp_path_factory.mktemp("stand-ins")
-    (project / "hello-c").mkdir()
-    (project / "variants.yaml").write_text(HELLO, encoding="utf-8")
-    images = Images(
-        Store(shared_home),
-        policy="apt",
-        refresh=False,
-        progress=lambda _: None,
-        cancelled=threading.Event(),
-        root=project,
-        host="linux/amd64",
-        environ=os.environ,
-    )
-    known = {image.name: image for image in load(project / "variants.yaml").images}
     with registries.registry(storage) as address:
-        for name in NAMES:
+        made = standins.roots(shared_home, REPOSITORY / "variants.yaml", NAMES)
+        for name, root in made.items():
             out = io.BytesIO()
-            write_tree(images.root(images.prepare(known[name])), out, mtime=0)
+            write_tree(root, out, mtime=0)
             layers = [out.getvalue(), top()]
             registries.push(f"http://{address}", repository(name), "1", layers)
         yield address
@@ -91,7 +81,7 @@ def write(folder: Path, home: Path, host: str) -> Project:
     """Write a project whose images are a registry's, one of them with setup."""
     made = Project(folder=folder, home=home)
     made.write("noxfile.py", NOXFILE)
-    made.write("hello-c/hello.c", '#include <stdio.h>\nint main() { puts("Hello, world!"); }\n')
+    shutil.copytree(REPOSITORY / "examples", made.folder / "examples")
     images = [
         IMAGE.format(
             name=f'"{name}"',
@@ -101,7 +91,8 @@ def write(folder: Path, home: Path, host: str) -> Project:
         )
         for name in NAMES
     ]
-    made.write("variants.yaml", f"{HELLO}images:\n{''.join(images)}")
+    own = (REPOSITORY / "variants.yaml").read_text(encoding="utf-8")
+    made.write("variants.yaml", f"{own}\nimages:\n{LACKING}{''.join(images)}")
     return made
 
 
@@ -111,15 +102,15 @@ def agreed(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in names}
 
 
-def run(project: Project, engine: str, **environ: str) -> dict[str, Any]:
+def run(project: Project, engine: str, *options: str, **environ: str) -> dict[str, Any]:
     """Run the matrix, every image from its registry."""
     done = project.nox(
         *("-s", "matrix", "--", "--engine", engine, "--images", "registry"),
-        *("--json", "run.json"),
+        *("--json", "run.json", *options),
         **environ,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "stand-in" not in done.stdout
+    assert "stand-ins" not in done.stdout
     return project.records("run.json")
 
 
@@ -132,7 +123,10 @@ def test_same_on_every_engine(
         project = write(tmp_path / "docker", tmp_path / "docker-home", address)
         theirs = run(project, "docker", **environment("buildkit", docker_service))
 
-    assert len(ours) == 7
+    outcomes = [each["outcome"] for each in ours.values()]
+    assert len(outcomes) == 42
+    assert outcomes.count("skipped") == 3
+    assert not {"failed", "error"} & set(outcomes)
     for name, record in ours.items():
         other = theirs[name]
         assert agreed(record) == agreed(other), name
@@ -151,10 +145,46 @@ def test_second_run_asks_nobody(host: str, storage: Path, tmp_path: Path) -> Non
     (tmp_path / "registry" / "data").symlink_to(storage / "data")
     with registries.registry(tmp_path / "registry") as address:
         project = write(tmp_path / "project", tmp_path / "home", address)
-        first = run(project, "embedded")
+        first = run(project, "embedded", "--only", "hello-c*")
 
-    again = run(project, "embedded")
+    again = run(project, "embedded", "--only", "hello-c*")
 
     assert {name: agreed(each) for name, each in again.items()} == {
         name: agreed(each) for name, each in first.items()
     }
+
+
+def test_archives(host: str, docker_service: Service, tmp_path: Path, shared_home: Path) -> None:
+    """An image out of a file runs on both engines, with the same verdicts and sizes."""
+    assert host
+    found = {}
+    for engine in ("embedded", "docker"):
+        project = write(tmp_path / engine, tmp_path / "home", host)
+        with tarfile.open(project.folder / "alpine.tar", "w") as tar:
+            tar.add(
+                standins.roots(shared_home, REPOSITORY / "variants.yaml", ["alpine"])["alpine"],
+                arcname=".",
+            )
+        file = project.folder / "variants.yaml"
+        text = file.read_text(encoding="utf-8").partition("\nimages:\n")[0]
+        file.write_text(
+            f"{text}\nimages:\n  alpine: {{registry: null, apt: null, archive: alpine.tar}}\n",
+            encoding="utf-8",
+        )
+        done = project.nox(
+            *("-s", "matrix", "--", "--engine", engine, "--images", "auto"),
+            *("--only", "hello-c(alpine*", "--json", "run.json"),
+            **{**environment("buildkit", docker_service), "NOX_VARIANTS_HOME": str(shared_home)},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[engine] = {name: agreed(each) for name, each in project.records("run.json").items()}
+        sources = {
+            image["source"]
+            for each in project.records("run.json").values()
+            for image in each["images"]
+            if image["name"] == "alpine"
+        }
+        assert sources == {"archive"}
+
+    assert len(found["embedded"]) == 4
+    assert found["embedded"] == found["docker"]

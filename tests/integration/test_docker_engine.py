@@ -30,12 +30,14 @@ from nox_variants.results import EngineName, Outcome
 from samples import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from daemons import Service
     from handmade import Bench
+    from nox_variants.engines.docker.builders import Builder, Job
     from nox_variants.record import Record
+    from nox_variants.results import VariantImage
     from nox_variants.runner import Task
 
 pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
@@ -244,6 +246,56 @@ def test_compiles_once(
     assert not anew.build(plan).cached
     for each in (first, again, anew):
         each.engine.close()
+
+
+class Counting:
+    """A builder that counts what it builds."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self.name, self.buildkit = builder.name, builder.buildkit
+        self.tags: list[str] = []
+
+    def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
+        self.tags.append(job.tag)
+        self._builder.build(job, log, cancelled)
+
+
+def test_image_of_an_earlier_run(
+    way: str,
+    service: Service,
+    client: docker.DockerClient,
+    home: Path,
+    roots: dict[str, Path],
+    source: Path,
+) -> None:
+    """A variant's image is used again while it is the daemon's; never another one of that tag."""
+
+    def run(**changes: Any) -> tuple[VariantImage, list[str]]:
+        bench = open_docker(way, service, home=home, roots=roots, source=source, **changes)
+        counting = Counting(bench.engine._builder)  # type: ignore[attr-defined]
+        bench.engine._builder = counting  # type: ignore[attr-defined]
+        try:
+            image = bench.image(bench.plan())
+        finally:
+            bench.engine.close()
+        return image, [tag for tag in counting.tags if tag.startswith("hello-c:")]
+
+    first, built = run()
+    assert built == [first.tag]
+
+    assert run() == (first, [])
+    assert run(use_cache=False)[1] == [first.tag]
+    assert run(revision="1" * 40)[1] == [first.tag]  # another label, so another image
+
+    client.images.remove(first.tag, force=True)
+    assert run()[1] == [first.tag]
+
+    other = client.images.build(
+        fileobj=io.BytesIO(f"FROM scratch\nLABEL {LABEL}variant=other\n".encode()), rm=True
+    )[0]
+    other.tag(*first.tag.split(":"))
+    assert run()[1] == [first.tag]
 
 
 def test_single_stage(bench: Bench) -> None:
