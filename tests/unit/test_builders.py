@@ -94,7 +94,7 @@ def test_tried_anew(
             changed = daemon(id="E")
         case "version":
             changed = daemon(info=SimpleNamespace(version="2"))
-        case "damage":
+        case _:
             (file,) = home.glob("facts/*/builder.json")
             file.write_text("{", encoding="utf-8")
 
