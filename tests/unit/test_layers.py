@@ -1022,9 +1022,9 @@ def test_errors_while_removing(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(errno.EBUSY, "in use")
 
     made = applied(root, tar(folder("a")))
-    monkeypatch.setattr(os, "rmdir", fail)
 
-    with pytest.raises(LayoutError, match=r"^'.wh.a': in use$"):
+    with monkeypatch.context() as patch, pytest.raises(LayoutError, match=r"^'.wh.a': in use$"):
+        patch.setattr(os, "rmdir", fail)
         made.apply(io.BytesIO(tar(file(".wh.a"))))
 
 
