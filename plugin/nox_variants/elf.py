@@ -1,39 +1,63 @@
-"""What a program file says about itself: read with pyelftools, never executed, not believed.
+"""What an ELF file says about itself: read with pyelftools, never executed, not believed.
 
-Only program headers are looked at: they are what the kernel and the loader use, and section
-headers may be stripped or wrong. All reading goes through a window that is bounded in bytes and
-steps, so that no file, however made, takes long or much memory.
+Program headers are what the kernel and the loader use, and all that counts here; section headers
+may be stripped or wrong, and are only asked for the symbols of a static program, which nothing else
+leads to. All reading goes through a window that is bounded in bytes and steps, so that no file,
+however made, takes long or much memory.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import stat
 import struct
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from nox_variants.results import ElfFacts, Linkage
+from nox_variants.results import FileFacts, Linkage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
+
 
 MAGIC = b"\x7fELF"
 
-SHEBANG_LENGTH = 256
-"""What Linux reads of a script's first line (linux/binfmts.h, BINPRM_BUF_SIZE)."""
-
 HEADER_LENGTH = 20
 """Bytes of an ELF header up to and with e_machine."""
+
+NSS_FUNCTIONS = frozenset(
+    {
+        "getaddrinfo",
+        "gethostbyname",
+        "gethostbyname_r",
+        "getpwnam",
+        "getpwuid",
+        "getpwnam_r",
+        "getpwuid_r",
+        "getgrnam",
+        "getgrgid",
+        "getservbyname",
+        "getprotobyname",
+    }
+)
+"""Functions that ask glibc's name service switch: modules and files in /etc answer them."""
+
+NSS = "nss"
+"""Stands for :data:`NSS_FUNCTIONS` that are in a static program whose symbols were stripped."""
+
+WATCHED = NSS_FUNCTIONS | {"dlopen", "iconv_open"}
+"""Functions that need more of an image than the libraries that a file names."""
 
 _PATH_LENGTH = 4096
 _SEGMENTS = 128
 _ENTRIES = 2048
 _NEEDED = 512
 _NOTES = 256
-_READ_BYTES = 16 << 20
+_READ_BYTES = 32 << 20
 _READ_CALLS = 20_000
+_TABLE_BYTES = 8 << 20
+_TEXT_BYTES = 1 << 18
+_SECTIONS = 4096
+_CHUNK = 1 << 20
 _DF_1_PIE = 0x08000000
 _BITS = {1: 32, 2: 64}
 _ORDERS = {1: "<", 2: ">"}
@@ -47,36 +71,38 @@ _MACHINES = {
     258: "loongarch64",
 }
 _MIPS, _PPC64, _RISCV = 8, 21, 243
+_VER_FLG_BASE, _VER_FLG_WEAK = 1, 2
+_SHT_SYMTAB = 2
+_HEADER_BYTES = 64
+_EXECUTED = {2, 3}  # ET_EXEC, ET_DYN
+_PT_INTERP = 3
+_SEGMENT = {32: ("IIIIIIII", 1, 4), 64: ("IIQQQQQQ", 2, 5)}  # and p_offset's, p_filesz's place
+_SEGMENT_BYTES = 65536
+_HEADERS = {32: "16sHHIIIIIHHHHHH", 64: "16sHHIQQQIHHHHHH"}
+_SYMBOLS = {32: "IIIBBH", 64: "IBBHQQ"}
+_TABLES = frozenset(
+    f"DT_{name}"
+    for name in ("STRTAB", "GNU_HASH", "VERSYM", "VERNEED", "VERDEF", "REL", "RELA", "JMPREL")
+)
+_NSSWITCH = b"/etc/nsswitch.conf\0"
 _GLIBC_LOADERS = ("ld-linux", "ld64.so", "ld.so")
 
 
-def read_facts(path: Path) -> ElfFacts:
-    """Return what a file says about itself.
+def facts(file: IO[bytes], head: bytes) -> FileFacts:
+    """Return what an ELF file says about itself.
 
-    A file that is no ELF file and no script, and an ELF file that cannot be understood, are
-    :attr:`Linkage.OTHER`: the kernel will say what it thinks of them.
+    One that cannot be understood is :attr:`Linkage.OTHER`, with what its header says: the kernel
+    will say what it thinks of it.
 
-    Raises:
-        OSError: The file cannot be opened or read.
+    Args:
+        file: The file.
+        head: Its first bytes, at least a whole ELF header where there is one.
     """
-    with open(path, "rb", opener=_open) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return ElfFacts(linkage=Linkage.OTHER)
-        head = file.read(SHEBANG_LENGTH)
-        if head.startswith(b"#!"):
-            return ElfFacts(linkage=Linkage.SCRIPT, interpreter=_interpreter(head))
-        if not head.startswith(MAGIC):
-            return ElfFacts(linkage=Linkage.OTHER)
-        facts = ElfFacts(linkage=Linkage.OTHER, machine=machine(head), bits=_bits(head))
-        try:
-            return _read_elf(file, head, facts)
-        except Exception:  # noqa: BLE001  # a hostile file makes the parser raise anything at all
-            return facts
-
-
-def _open(path: str, flags: int) -> int:
-    """Open without blocking: a FIFO among a build's artifacts must not stop us for ever."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    blank = FileFacts(linkage=Linkage.OTHER, machine=machine(head), bits=_bits(head))
+    try:
+        return _read(file, head, blank)
+    except Exception:  # noqa: BLE001  # a hostile file makes the parser raise anything at all
+        return blank
 
 
 def machine(head: bytes) -> str:
@@ -98,25 +124,53 @@ def machine(head: bytes) -> str:
     return _MACHINES.get(number, f"machine-{number}")
 
 
+def taken(file: IO[bytes]) -> bool:
+    """Tell whether Linux takes an ELF file's headers (fs/binfmt_elf.c, `load_elf_binary`).
+
+    Args:
+        file: The file, at its beginning.
+    """
+    head = file.read(_HEADER_BYTES)
+    try:
+        order, bits = _ORDERS[head[5]], _BITS[head[4]]
+        header = struct.unpack_from(f"{order}{_HEADERS[bits]}", head)
+    except (LookupError, struct.error):
+        return False
+    kind, start, size, count = header[1], header[5], header[9], header[10]
+    form, offset, length = _SEGMENT[bits]
+    if kind not in _EXECUTED or size != struct.calcsize(f"{order}{form}"):
+        return False
+    table = _piece(file, start, size * count, _SEGMENT_BYTES)
+    interpreters = (
+        _piece(file, each[offset], each[length], _PATH_LENGTH)
+        for each in struct.iter_unpack(f"{order}{form}", table)
+        if each[0] == _PT_INTERP
+    )
+    return bool(table) and next(interpreters, b"\0").endswith(b"\0")
+
+
+def _piece(file: IO[bytes], at: int, size: int, most: int) -> bytes:
+    """Return bytes of a file; none where there are more than `most`, or fewer than asked for."""
+    if not 1 < size <= most:
+        return b""
+    file.seek(at)
+    data = file.read(size)
+    return data if len(data) == size else b""
+
+
 def _bits(head: bytes) -> int:
     return _BITS.get(head[4], 0) if len(head) >= HEADER_LENGTH else 0
-
-
-def _interpreter(head: bytes) -> str:
-    """Return the path behind ``#!``; a carriage return stays, for the kernel keeps it too."""
-    line = head[2:].split(b"\n", 1)[0].strip(b" \t")
-    return _text(line.replace(b"\t", b" ").split(b" ", 1)[0])
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _read_elf(file: IO[bytes], head: bytes, facts: ElfFacts) -> ElfFacts:
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # 45 ms, once per compile
+def _read(file: IO[bytes], head: bytes, blank: FileFacts) -> FileFacts:
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # 30 ms, where there is an ELF file
 
     window = _Window(file, _without_sections(head))
-    return _Reader(ELFFile(cast("IO[bytes]", window))).facts(facts)
+    return _Reader(ELFFile(cast("IO[bytes]", window)), head).facts(blank)
 
 
 def _without_sections(head: bytes) -> bytes:
@@ -162,26 +216,37 @@ class _Window(io.RawIOBase):
 class _Reader:
     """Reads program headers and what they point to. Anything wrong raises anything."""
 
-    def __init__(self, elf: Any) -> None:
+    def __init__(self, elf: Any, head: bytes) -> None:
         self._elf = elf
+        self._head = head
+        self._order = "<" if elf.little_endian else ">"
         self._interpreter = ""
         self._abi_tag = False
         self._dynamic: dict[str, int] = {}
         self._needed: list[int] = []
         self._loads: list[tuple[int, int, int]] = []
+        self._names = 0
 
-    def facts(self, facts: ElfFacts) -> ElfFacts:
+    def facts(self, blank: FileFacts) -> FileFacts:
         """Return what the file says, on top of what its header says."""
         for number in range(_bounded(self._elf.num_segments(), _SEGMENTS)):
             self._segment(self._elf.get_segment(number))
-        return ElfFacts(
-            linkage=self._linkage(),
-            machine=facts.machine,
-            bits=facts.bits,
+        linkage = self._linkage()
+        requires = tuple(dict.fromkeys(self._requires()))
+        return FileFacts(
+            linkage=linkage,
+            machine=blank.machine,
+            bits=blank.bits,
             interpreter=self._interpreter,
             needed=tuple(self._string(offset) for offset in self._needed),
-            glibc=_highest(self._versions()),
+            rpath=() if "DT_RUNPATH" in self._dynamic else self._folders("DT_RPATH"),
+            runpath=self._folders("DT_RUNPATH"),
+            soname=self._named("DT_SONAME"),
+            requires=requires,
+            defines=tuple(self._defines()),
+            glibc=_highest(version for _, version in requires),
             abi_tag=self._abi_tag,
+            imports=tuple(sorted(self._imports(linkage))),
         )
 
     def _segment(self, segment: Any) -> None:
@@ -224,26 +289,134 @@ class _Reader:
         pie = self._dynamic.get("DT_FLAGS_1", 0) & _DF_1_PIE
         return Linkage.STATIC_PIE if pie or not self._needed else Linkage.OTHER
 
-    def _versions(self) -> Iterator[str]:
-        """Yield the symbol versions needed (gABI supplement, "Version Dependencies")."""
-        if "DT_VERNEED" not in self._dynamic:
+    def _requires(self) -> Iterator[tuple[str, str]]:
+        """Yield the versions that have to be there (gABI supplement, "Version Dependencies")."""
+        for at in self._chain("DT_VERNEED", 16, 12):
+            _, count, library, first, _ = self._unpack("HHIII", at)
+            at_version = at + first
+            for _ in range(_bounded(count, _ENTRIES)):
+                _, flags, _, name, following = self._unpack("IHHII", at_version)
+                if not flags & _VER_FLG_WEAK:
+                    yield self._string(library), self._string(name)
+                at_version += following
+
+    def _defines(self) -> Iterator[str]:
+        """Yield the versions that are there ("Version Definitions"), without the file's own."""
+        for at in self._chain("DT_VERDEF", 20, 16):
+            _, flags, _, _, _, first, _ = self._unpack("HHHHIII", at)
+            if not flags & _VER_FLG_BASE:
+                name, _ = self._unpack("II", at + first)
+                yield self._string(name)
+
+    def _chain(self, tag: str, size: int, next_at: int) -> Iterator[int]:
+        """Yield where the entries of a list lie, each of which says how far the next one is."""
+        if tag not in self._dynamic:
             return
-        order = "<" if self._elf.little_endian else ">"
-        at = self._offset(self._dynamic["DT_VERNEED"])
-        for _ in range(_bounded(self._dynamic["DT_VERNEEDNUM"], _NEEDED)):
-            _, count, _, first, following = struct.unpack(f"{order}HHIII", self._at(at, 16))
-            yield from self._version_names(order, at + first, count)
+        at = self._offset(self._dynamic[tag])
+        for _ in range(_bounded(self._dynamic[f"{tag}NUM"], _NEEDED)):
+            yield at
+            (following,) = struct.unpack(f"{self._order}I", self._at(at, size)[next_at:])
             at += following
 
-    def _version_names(self, order: str, at: int, count: int) -> Iterator[str]:
-        for _ in range(_bounded(count, _ENTRIES)):
-            _, _, _, name, following = struct.unpack(f"{order}IHHII", self._at(at, 16))
-            yield self._string(name)
-            at += following
+    def _folders(self, tag: str) -> tuple[str, ...]:
+        text = self._named(tag)
+        return tuple(text.split(":")) if text else ()
+
+    def _named(self, tag: str) -> str:
+        return self._string(self._dynamic[tag]) if tag in self._dynamic else ""
+
+    def _imports(self, linkage: Linkage) -> frozenset[str]:
+        """Return the watched functions; none where a table is too large, or makes no sense."""
+        static = (
+            linkage in {Linkage.STATIC, Linkage.STATIC_PIE} and "DT_SONAME" not in self._dynamic
+        )
+        try:
+            undefined = self._undefined() if "DT_SYMTAB" in self._dynamic else frozenset()
+            return self._linked_in() if static and not undefined else undefined
+        except (KeyError, ValueError, ZeroDivisionError, struct.error):
+            return frozenset()
+
+    def _undefined(self) -> frozenset[str]:
+        """Return the names that other files have to define."""
+        start = self._dynamic["DT_SYMTAB"]
+        strings = self._table(self._dynamic["DT_STRTAB"], self._dynamic["DT_STRSZ"])
+        if not any(_offsets(strings)):
+            return frozenset()
+        symbols = self._table(start, self._symbols(start) * self._symbol_size)
+        return self._symbol_names(symbols, strings, defined=False)
+
+    def _symbols(self, start: int) -> int:
+        """Return how many symbols may be undefined, of which no tag tells the number."""
+        if "DT_HASH" in self._dynamic:  # gABI, "Hash Table": nchain is the number of symbols
+            return int(self._unpack("II", self._offset(self._dynamic["DT_HASH"]))[1])
+        if "DT_GNU_HASH" in self._dynamic:  # it lists defined ones only, from the second word on
+            at = self._offset(self._dynamic["DT_GNU_HASH"])
+            _, hashed, words, _ = self._unpack("IIII", at)
+            if any(self._at(at + 16 + words * (self._elf.elfclass // 8), 4)):
+                return int(hashed)
+        after = (value for name, value in self._dynamic.items() if name in _TABLES)
+        return (min(value for value in after if value > start) - start) // self._symbol_size
+
+    @property
+    def _symbol_size(self) -> int:
+        return struct.calcsize(f"{self._order}{_SYMBOLS[self._elf.elfclass]}")
+
+    def _linked_in(self) -> frozenset[str]:
+        """Return what a static program has of the watched functions; ``dlopen`` it always has."""
+        for symbols, strings in self._symbol_tables():
+            return self._symbol_names(symbols, strings, defined=True) - {"dlopen"}
+        return frozenset({NSS} if self._abi_tag and self._contains(_NSSWITCH) else ())
+
+    def _symbol_tables(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the symbols and names of the first SHT_SYMTAB (gABI, "Sections")."""
+        wide = self._elf.elfclass == 64  # noqa: PLR2004  # bits
+        header = struct.unpack_from(f"{self._order}{_HEADERS[self._elf.elfclass]}", self._head)
+        start, size, count = header[6], header[11], header[12]
+        form = "IIQQQQIIQQ" if wide else "IIIIIIIIII"
+        if not start or size != struct.calcsize(f"{self._order}{form}"):
+            return
+        table = self._at(start, _bounded(count, _SECTIONS) * size)
+        sections = list(struct.iter_unpack(f"{self._order}{form}", table))
+        for section in sections:
+            if section[1] == _SHT_SYMTAB and section[6] < count:
+                yield self._section(section), self._section(sections[section[6]])
+
+    def _section(self, section: tuple[int, ...]) -> bytes:
+        return self._at(section[4], _bounded(section[5], _TABLE_BYTES))
+
+    def _symbol_names(self, symbols: bytes, strings: bytes, *, defined: bool) -> frozenset[str]:
+        """Return the watched functions among symbols (gABI, "Symbol Table")."""
+        offsets = {at: name for name, found in _offsets(strings).items() for at in found}
+        form = _SYMBOLS[self._elf.elfclass]
+        section_at = form.index("H")
+        whole = len(symbols) - len(symbols) % self._symbol_size
+        return frozenset(
+            offsets[symbol[0]]
+            for symbol in struct.iter_unpack(f"{self._order}{form}", symbols[:whole])
+            if symbol[0] in offsets and bool(symbol[section_at]) == defined
+        )
+
+    def _contains(self, words: bytes) -> bool:
+        """Tell whether the file has some bytes anywhere, as far as is read."""
+        last, at = b"", 0
+        while data := self._at(at, _CHUNK):
+            if words in last + data:
+                return True
+            last, at = data[-len(words) :], at + len(data)
+        return False
+
+    def _table(self, address: int, size: int) -> bytes:
+        return self._at(self._offset(address), _bounded(size, _TABLE_BYTES))
+
+    def _unpack(self, form: str, at: int) -> tuple[int, ...]:
+        form = f"{self._order}{form}"
+        return struct.unpack(form, self._at(at, struct.calcsize(form)))
 
     def _string(self, offset: int) -> str:
         data = self._at(self._offset(self._dynamic["DT_STRTAB"]) + offset, _PATH_LENGTH)
-        return _text(data.split(b"\0", 1)[0])
+        name = data.split(b"\0", 1)[0]
+        self._names = _bounded(self._names + len(name), _TEXT_BYTES)
+        return _text(name)
 
     def _offset(self, address: int) -> int:
         """Return where in the file the bytes of an address lie."""
@@ -255,6 +428,16 @@ class _Reader:
     def _at(self, offset: int, size: int) -> bytes:
         self._elf.stream.seek(offset)
         return bytes(self._elf.stream.read(size))
+
+
+def _offsets(strings: bytes) -> dict[str, list[int]]:
+    """Return where in a string table the watched names stand, also as the end of another."""
+    found: dict[str, list[int]] = {}
+    for name in WATCHED:
+        word, at = name.encode() + b"\0", -1
+        while (at := strings.find(word, at + 1)) >= 0:
+            found.setdefault(name, []).append(at)
+    return found
 
 
 def _bounded(number: int, most: int) -> int:
@@ -281,7 +464,7 @@ def _has_abi_tag(segment: Any) -> bool:
     return False
 
 
-def _highest(versions: Iterator[str]) -> str:
+def _highest(versions: Iterable[str]) -> str:
     from packaging.version import InvalidVersion, Version  # noqa: PLC0415  # with the parser
 
     found = []

@@ -9,7 +9,7 @@ from nox_variants.results import Linkage
 
 if TYPE_CHECKING:
     from nox_variants.model import Language
-    from nox_variants.results import ElfFacts
+    from nox_variants.results import FileFacts
 
 _STATIC = frozenset({Linkage.STATIC, Linkage.STATIC_PIE})
 _DYNAMIC = frozenset({Linkage.GLIBC_DYNAMIC, Linkage.MUSL_DYNAMIC, Linkage.OTHER_DYNAMIC})
@@ -17,7 +17,7 @@ _NAMED = 3
 _LONGEST = 255
 
 
-def mismatch(requested: LinkMode, facts: ElfFacts, language: Language) -> str | None:
+def mismatch(requested: LinkMode, facts: FileFacts, language: Language) -> str | None:
     """Return a sentence when an artifact is not linked as asked, else None.
 
     Args:
@@ -33,7 +33,7 @@ def mismatch(requested: LinkMode, facts: ElfFacts, language: Language) -> str | 
     return f"{sentence}: {language.mismatch_hint}" if hinted else sentence
 
 
-def describe(facts: ElfFacts) -> str:
+def describe(facts: FileFacts) -> str:
     """Return how an artifact is linked, in words that are safe to print."""
     match facts.linkage:
         case Linkage.OTHER:
@@ -48,7 +48,7 @@ def describe(facts: ElfFacts) -> str:
             assert_never(facts.linkage)
 
 
-def _fits(requested: LinkMode, facts: ElfFacts, language: Language) -> bool:
+def _fits(requested: LinkMode, facts: FileFacts, language: Language) -> bool:
     match requested:
         case LinkMode.DYNAMIC:
             static = facts.linkage in _STATIC and language.static_by_nature
@@ -63,7 +63,7 @@ def _fits(requested: LinkMode, facts: ElfFacts, language: Language) -> bool:
             assert_never(requested)
 
 
-def _needs(facts: ElfFacts) -> str:
+def _needs(facts: FileFacts) -> str:
     """Return the loader and the libraries, a few of them."""
     names = [_plain(name) for name in (facts.interpreter, *facts.needed)]
     if len(names) > _NAMED + 1:

@@ -106,7 +106,7 @@ class PreparedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ElfFacts:
+class FileFacts:
     """What a program file says about itself; read, never executed.
 
     Attributes:
@@ -114,18 +114,36 @@ class ElfFacts:
         machine: The ELF machine in ``uname -m`` words (``x86_64``), empty for no ELF file.
         bits: 32 or 64; 0 for no ELF file.
         interpreter: PT_INTERP, or the path behind ``#!`` of a script; empty when there is none.
+        argument: What follows the interpreter in a script's first line, as one word.
         needed: DT_NEEDED, in order.
+        rpath: Folders of DT_RPATH, in order, as they are written.
+        runpath: Folders of DT_RUNPATH, likewise; where it is there, DT_RPATH counts for nothing.
+        soname: DT_SONAME.
+        requires: Symbol versions required, each with the library that has to define it:
+            ``("libc.so.6", "GLIBC_2.34")`` (gABI supplement, "Version Dependencies").
+        defines: Symbol versions that it defines ("Version Definitions").
         glibc: The highest GLIBC symbol version required (``2.34``), empty when none.
         abi_tag: Whether a GNU ABI tag shows that glibc's start files were linked in.
+        imports: Of the functions that need more than libraries (:data:`elf.WATCHED`), those that it
+            takes from a library, or has in itself where it is static: ``getaddrinfo``, ``dlopen``.
+        class_version: Major version of a Java class file (JVMS, 4.1); 0 for any other.
     """
 
     linkage: Linkage
     machine: str = ""
     bits: int = 0
     interpreter: str = ""
+    argument: str = ""
     needed: tuple[str, ...] = ()
+    rpath: tuple[str, ...] = ()
+    runpath: tuple[str, ...] = ()
+    soname: str = ""
+    requires: Pairs = ()
+    defines: tuple[str, ...] = ()
     glibc: str = ""
     abi_tag: bool = False
+    imports: tuple[str, ...] = ()
+    class_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +162,7 @@ class Artifact:
     file: Path
     size: int
     digest: Digest
-    facts: ElfFacts
+    facts: FileFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +227,29 @@ class VariantImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSeen:
+    """What was seen of a server.
+
+    Attributes:
+        listened: Whether its port took a connection in time.
+        seconds: From the program's start until then.
+        status: Of the answer; 0 when there was none.
+        body: Of the answer, decoded as UTF-8 with replacement, bounded.
+        error: Why there was no answer, in one line.
+        stopped: Whether SIGTERM ended it in time.
+        stop_seconds: From SIGTERM to its end.
+    """
+
+    listened: bool
+    seconds: float = 0.0
+    status: int = 0
+    body: str = ""
+    error: str = ""
+    stopped: bool = False
+    stop_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What was seen of one smoke run. Facts only; judging is `diagnosis`'s work.
 
@@ -225,6 +266,8 @@ class Observation:
         out_of_memory: Whether it, or a child of it, was ended for its memory.
         process_limit: Whether it was ended for the number of its processes.
         seconds: From the program's start to its end, wall time.
+        service: What was seen of a server; None where the smoke run asks for none.
+        distrusted: Whether a TLS client refused the certificate of the run's own server.
     """
 
     started: bool
@@ -238,6 +281,8 @@ class Observation:
     out_of_memory: bool = False
     process_limit: bool = False
     seconds: float = 0.0
+    service: ServiceSeen | None = None
+    distrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,15 +292,94 @@ class RootFacts:
     Attributes:
         loaders: Absolute paths at which a dynamic loader can be executed (links followed inside
             the root).
-        libraries: File names found in the loader's default folders.
+        libc: ``glibc`` or ``musl``, and its version where it is known: ``glibc 2.36``; empty for
+            none.
+        os: ``PRETTY_NAME`` of os-release(5); empty when there is none.
         shell: Whether ``/bin/sh`` can be executed.
-        interpreters: Of the paths asked about, those that exist as executable files.
+        certificates: Path of the bundle of CA certificates; empty when there is none.
+        timezones: Whether /usr/share/zoneinfo has time zones.
+        users: Names in /etc/passwd.
+        hosts: The services that nsswitch.conf(5) names for hosts; empty when there is no file.
+        nss: Names of NSS modules that the loader finds: ``dns`` for ``libnss_dns.so.2``.
+        java: The major version of class files that its Java runtime takes; 0 when there is none.
     """
 
     loaders: frozenset[str] = frozenset()
-    libraries: frozenset[str] = frozenset()
+    libc: str = ""
+    os: str = ""
     shell: bool = False
-    interpreters: frozenset[str] = frozenset()
+    certificates: str = ""
+    timezones: bool = False
+    users: frozenset[str] = frozenset()
+    hosts: tuple[str, ...] = ()
+    nss: frozenset[str] = frozenset()
+    java: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A file that the kernel opens on the way to a program's first instruction.
+
+    Attributes:
+        path: As a script's first line names it; for a command where it was found, and its name
+            where it was not.
+        facts: What the file says about itself; None when there is no file.
+        executable: Whether it is a regular file that root may execute.
+    """
+
+    path: str
+    facts: FileFacts | None = None
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """A library that a dynamic loader looks for.
+
+    Attributes:
+        name: As DT_NEEDED says.
+        needed_by: Path, in the root, of what needs it; the program's own for its own.
+        path: Where it was found, in the root; empty when it was not.
+        searched: The folders that were looked at, in order, up to where it was found.
+        undefined: Symbol versions that `needed_by` requires of it and that it does not define.
+    """
+
+    name: str
+    needed_by: str
+    path: str = ""
+    searched: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Startup:
+    """What kernel and loader find when an image's command is executed.
+
+    Attributes:
+        steps: The command's own file, then the interpreter of each script: the last one is what
+            really runs.
+        loader: PT_INTERP of what really runs; None for a static program.
+        libraries: What that loader looks for, breadth first, as it does; each once, and again where
+            something else requires versions of it that it does not define. Empty where there is no
+            loader.
+        imports: Of the functions that need more than libraries, those that the program or one of
+            its libraries takes from another.
+        truncated: Whether a bound ended the search: what is not there may have been overlooked.
+    """
+
+    steps: tuple[Step, ...]
+    loader: Step | None = None
+    libraries: tuple[Library, ...] = ()
+    imports: tuple[str, ...] = ()
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What is known of a variant's image without running it: its root, and how it would start."""
+
+    root: RootFacts
+    startup: Startup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

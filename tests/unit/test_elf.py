@@ -1,13 +1,11 @@
-"""Program files are read, never run: made by hand here, and by the host's compilers."""
+"""ELF files are read, never run: made by hand here, and by the host's compilers."""
 
 from __future__ import annotations
 
 import io
 import os
 import shutil
-import struct
 import subprocess
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,132 +13,53 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import require
-from nox_variants import elf
-from nox_variants.results import ElfFacts, Linkage
+from elffiles import (
+    ADDRESS,
+    BODY,
+    CLASSES,
+    DT_FLAGS_1,
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_NEEDED,
+    DT_RPATH,
+    DT_RUNPATH,
+    DT_SONAME,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMTAB,
+    DT_VERDEF,
+    DT_VERDEFNUM,
+    DT_VERNEED,
+    DT_VERNEEDNUM,
+    DYN,
+    GLIBC_LOADER,
+    INTERP,
+    MUSL_LOADER,
+    NOTE,
+    PIE,
+    REL,
+    Maker,
+    abi_note,
+    dynamic,
+    note,
+    symbol,
+)
+from nox_variants import elf, programfile
+from nox_variants.results import FileFacts, Linkage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
-
-REL, EXEC, DYN = 1, 2, 3
-LOAD, DYNAMIC, INTERP, NOTE = 1, 2, 3, 4
-DT_NULL, DT_NEEDED, DT_STRTAB, DT_FLAGS_1 = 0, 1, 5, 0x6FFFFFFB
-DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
-PIE = 0x08000000
-X86_64 = 62
-GLIBC_LOADER = b"/lib64/ld-linux-x86-64.so.2\0"
-MUSL_LOADER = b"/lib/ld-musl-x86_64.so.1\0"
-
-ADDRESS = 0x40_0000
-"""Where the one PT_LOAD segment maps the whole file."""
-
-BODY = 64 + 150 * 56
-"""Where in the file the segments begin: there is room for all headers that a test wants."""
-
-CLASSES = [(bits, order) for bits in (32, 64) for order in "<>"]
-"""Word sizes and byte orders, all of them."""
-
-
-class Maker:
-    """Makes one tiny ELF file: a header, program headers, and what they point to.
-
-    It is a static program as long as nothing is added.
-    """
-
-    def __init__(self, *, kind: int = EXEC, bits: int = 64, order: str = "<") -> None:
-        self.kind, self.bits, self.order = kind, bits, order
-        self.machine = X86_64
-        self.sections = b""
-        self._segments: list[tuple[int, int, bytes]] = []
-
-    def add(self, kind: int, data: bytes, size: int | None = None) -> Maker:
-        """Add a segment; `size` is what its header says, when that is not true."""
-        self._segments.append((kind, len(data) if size is None else size, data))
-        return self
-
-    def dynamic(self, *tags: tuple[int, int]) -> Maker:
-        """Add a dynamic segment, with its end."""
-        return self.add(DYNAMIC, self.pack("qQ" * (len(tags) + 1), *sum(tags, ()), DT_NULL, 0))
-
-    def place(self, number: int) -> int:
-        """Return the address of a segment's bytes; segments added later do not count."""
-        return ADDRESS + BODY + sum(len(data) for _, _, data in self._segments[:number])
-
-    def pack(self, form: str, *values: int) -> bytes:
-        """Pack as the file does: ``Q`` and ``q`` are words of its own size."""
-        form = form if self.bits == 64 else form.replace("Q", "I").replace("q", "i")
-        return struct.pack(f"{self.order}{form}", *values)
-
-    def build(self) -> bytes:
-        """Return the file."""
-        lengths = (len(data) for _, _, data in self._segments)
-        offsets = accumulate(lengths, initial=BODY)
-        body = b"".join(data for _, _, data in self._segments)
-        headers = [self._header(LOAD, 0, BODY + len(body))]
-        headers += [
-            self._header(kind, offset, size)
-            for (kind, size, _), offset in zip(self._segments, offsets, strict=False)
-        ]
-        ident = b"\x7fELF" + bytes([self.bits // 32, "<>".index(self.order) + 1, 1]) + bytes(9)
-        sizes = (64, 56, len(headers)) if self.bits == 64 else (52, 32, len(headers))
-        shoff = BODY + len(body) if self.sections else 0
-        entry = (self.kind, self.machine, 1, 0, sizes[0], shoff, 0, *sizes, 64, 1, 0)
-        header = ident + self.pack("HHIQQQIHHHHHH", *entry)
-        return (header + b"".join(headers)).ljust(BODY, b"\0") + body + self.sections
-
-    def _header(self, kind: int, offset: int, size: int) -> bytes:
-        if self.bits == 64:
-            return self.pack("IIQQQQQQ", kind, 5, offset, ADDRESS + offset, 0, size, size, 1)
-        return self.pack("IIIIIIII", kind, offset, ADDRESS + offset, 0, size, size, 5, 1)
-
-
-def dynamic(
-    maker: Maker,
-    *,
-    interpreter: bytes = GLIBC_LOADER,
-    needed: Sequence[str] = ("libc.so.6",),
-    versions: Sequence[str] = (),
-    tags: Sequence[tuple[int, int]] = (),
-) -> Maker:
-    """Add an interpreter, a string table, the versions needed of one library, and the tags."""
-    strings, offsets = b"\0", {}
-    for name in (*needed, *versions):
-        offsets[name] = len(strings)
-        strings += name.encode() + b"\0"
-    aux = [
-        maker.pack("IHHII", 0, 0, 0, offsets[name], 0 if name == versions[-1] else 16)
-        for name in versions
-    ]
-    maker.add(INTERP, interpreter).add(0, strings)
-    maker.add(0, maker.pack("HHIII", 1, len(aux), 0, 16, 0) + b"".join(aux))
-    verneed = [(DT_VERNEED, maker.place(2)), (DT_VERNEEDNUM, 1)] if versions else []
-    return maker.dynamic(
-        *((DT_NEEDED, offsets[name]) for name in needed),
-        (DT_STRTAB, maker.place(1)),
-        *verneed,
-        *tags,
-    )
-
-
-def note(maker: Maker, name: bytes, kind: int, desc: bytes) -> bytes:
-    """Return one note."""
-    padded = name + bytes(-len(name) % 4)
-    return maker.pack("III", len(name), len(desc), kind) + padded + desc + bytes(-len(desc) % 4)
-
-
-def abi_note(maker: Maker, system: int = 0) -> bytes:
-    """Return the note that glibc's start files leave; system 0 is Linux."""
-    return note(maker, b"GNU\0", 1, maker.pack("IIII", system, 3, 2, 0))
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[[bytes], ElfFacts]:
+def read(tmp_path: Path) -> Callable[[bytes], FileFacts]:
     """Read facts of bytes, as a file."""
 
-    def read(data: bytes) -> ElfFacts:
+    def read(data: bytes) -> FileFacts:
         file = tmp_path / "program"
         file.write_bytes(data)
-        return elf.read_facts(file)
+        return programfile.read_facts(file)
 
     return read
 
@@ -188,15 +107,15 @@ def test_no_machine(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(("bits", "order"), CLASSES)
-def test_static(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> None:
+def test_static(read: Callable[[bytes], FileFacts], bits: int, order: str) -> None:
     """An ET_EXEC file without an interpreter is static, and needs nothing."""
     facts = read(Maker(bits=bits, order=order).build())
 
-    assert facts == ElfFacts(linkage=Linkage.STATIC, machine="x86_64", bits=bits)
+    assert facts == FileFacts(linkage=Linkage.STATIC, machine="x86_64", bits=bits)
 
 
 @pytest.mark.parametrize(("bits", "order"), CLASSES)
-def test_dynamic(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> None:
+def test_dynamic(read: Callable[[bytes], FileFacts], bits: int, order: str) -> None:
     """A dynamic file names its loader, its libraries in order, and the glibc that it needs."""
     maker = dynamic(
         Maker(kind=DYN, bits=bits, order=order),
@@ -205,12 +124,13 @@ def test_dynamic(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> No
     )
     maker.add(NOTE, abi_note(maker))
 
-    assert read(maker.build()) == ElfFacts(
+    assert read(maker.build()) == FileFacts(
         linkage=Linkage.GLIBC_DYNAMIC,
         machine="x86_64",
         bits=bits,
         interpreter="/lib64/ld-linux-x86-64.so.2",
         needed=("libm.so.6", "libc.so.6"),
+        requires=tuple(("libc.so.6", f"GLIBC_{number}") for number in ("2.9", "2.34", "2.4")),
         glibc="2.34",
         abi_tag=True,
     )
@@ -230,7 +150,7 @@ def test_dynamic(read: Callable[[bytes], ElfFacts], bits: int, order: str) -> No
     ],
 )
 def test_loader_tells_the_libc(
-    read: Callable[[bytes], ElfFacts], interpreter: bytes, linkage: Linkage
+    read: Callable[[bytes], FileFacts], interpreter: bytes, linkage: Linkage
 ) -> None:
     """The loader's file name, and not its folder, says which libc a dynamic file is for."""
     facts = read(dynamic(Maker(), interpreter=interpreter + b"\0").build())
@@ -238,7 +158,7 @@ def test_loader_tells_the_libc(
     assert (facts.linkage, facts.interpreter) == (linkage, interpreter.decode())
 
 
-def test_strings_may_begin_where_the_file_does(read: Callable[[bytes], ElfFacts]) -> None:
+def test_strings_may_begin_where_the_file_does(read: Callable[[bytes], FileFacts]) -> None:
     """The first mapped byte is mapped: a string table there is the ELF header, read as text."""
     maker = Maker().add(INTERP, GLIBC_LOADER)
 
@@ -247,7 +167,7 @@ def test_strings_may_begin_where_the_file_does(read: Callable[[bytes], ElfFacts]
     assert facts.needed == ("ELF\2\1\1",)
 
 
-def test_first_interpreter_counts(read: Callable[[bytes], ElfFacts]) -> None:
+def test_first_interpreter_counts(read: Callable[[bytes], FileFacts]) -> None:
     """Of two interpreters the first is the one that the kernel takes."""
     facts = read(dynamic(Maker()).add(INTERP, MUSL_LOADER).build())
 
@@ -264,7 +184,7 @@ def test_first_interpreter_counts(read: Callable[[bytes], ElfFacts]) -> None:
     ],
 )
 def test_without_interpreter(
-    read: Callable[[bytes], ElfFacts], needed: list[str], flags: int, linkage: Linkage
+    read: Callable[[bytes], FileFacts], needed: list[str], flags: int, linkage: Linkage
 ) -> None:
     """ET_DYN without an interpreter is a static-pie program, or a library that is no program."""
     maker = Maker(kind=DYN)
@@ -278,12 +198,12 @@ def test_without_interpreter(
     assert (facts.linkage, facts.needed) == (linkage, tuple(needed))
 
 
-def test_static_pie_without_dynamic_segment(read: Callable[[bytes], ElfFacts]) -> None:
+def test_static_pie_without_dynamic_segment(read: Callable[[bytes], FileFacts]) -> None:
     """A position-independent file with nothing to relocate is static-pie too."""
     assert read(Maker(kind=DYN).build()).linkage is Linkage.STATIC_PIE
 
 
-def test_object_file_is_no_program(read: Callable[[bytes], ElfFacts]) -> None:
+def test_object_file_is_no_program(read: Callable[[bytes], FileFacts]) -> None:
     """A relocatable file has a machine and cannot be run, even with an interpreter."""
     facts = read(dynamic(Maker(kind=REL)).build())
 
@@ -300,12 +220,12 @@ def test_object_file_is_no_program(read: Callable[[bytes], ElfFacts]) -> None:
         (["GLIBC_2.10", "GLIBC_2.9"], "2.10"),
     ],
 )
-def test_glibc_version(read: Callable[[bytes], ElfFacts], versions: list[str], glibc: str) -> None:
+def test_glibc_version(read: Callable[[bytes], FileFacts], versions: list[str], glibc: str) -> None:
     """The highest GLIBC version counts, by number; other names and words do not."""
     assert read(dynamic(Maker(), versions=versions).build()).glibc == glibc
 
 
-def test_abi_tag(read: Callable[[bytes], ElfFacts]) -> None:
+def test_abi_tag(read: Callable[[bytes], FileFacts]) -> None:
     """Only a GNU ABI note for Linux is glibc's, in any segment and behind any other note."""
     maker = Maker()
     other = note(maker, b"Go\0", 4, b"build-id") + note(maker, b"GNU\0", 3, b"12345678")
@@ -326,7 +246,7 @@ def test_abi_tag(read: Callable[[bytes], ElfFacts]) -> None:
 
 @pytest.mark.parametrize(("bits", "order"), CLASSES)
 def test_section_headers_are_not_trusted(
-    read: Callable[[bytes], ElfFacts], bits: int, order: str
+    read: Callable[[bytes], FileFacts], bits: int, order: str
 ) -> None:
     """Section headers that lie change nothing: neither kernel nor loader looks at them."""
     plain, lying = (dynamic(Maker(bits=bits, order=order)) for _ in range(2))
@@ -335,28 +255,115 @@ def test_section_headers_are_not_trusted(
     assert read(lying.build()) == read(plain.build())
 
 
+TEXTS = ((DT_SONAME, "libx.so.1"), (DT_RPATH, "/a::$ORIGIN/b"), (DT_RUNPATH, "/c:/d"))
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+def test_what_a_library_says(read: Callable[[bytes], FileFacts], bits: int, order: str) -> None:
+    """A library has a name, folders for what it needs, and versions; the file's own is none."""
+    maker = Maker(kind=DYN, bits=bits, order=order)
+    facts = read(dynamic(maker, interpreter=None, texts=TEXTS[:2], defines=("X_1", "X_2")).build())
+
+    assert (facts.soname, facts.defines) == ("libx.so.1", ("X_1", "X_2"))
+    assert (facts.rpath, facts.runpath) == (("/a", "", "$ORIGIN/b"), ())
+
+
 @pytest.mark.parametrize(
-    ("head", "interpreter"),
+    ("texts", "folders"),
     [
-        (b"#!/bin/sh\n", "/bin/sh"),
-        (b"#! \t/usr/bin/env python3\nprint()\n", "/usr/bin/env"),
-        (b"#!/bin/sh\t-e\n", "/bin/sh"),
-        (b"#!/bin/sh\r\n", "/bin/sh\r"),
-        (b"#!\n/bin/sh", ""),
-        (b"#!", ""),
-        (b"#!/b\xff\n", "/b�"),
-        (b"#!/" + b"x" * 300, "/" + "x" * 253),
+        (TEXTS, ((), ("/c", "/d"))),
+        (((DT_RPATH, ""),), ((), ())),
+        (((DT_RPATH, "/a"), (DT_RUNPATH, "")), ((), ())),
     ],
 )
-def test_script(read: Callable[[bytes], ElfFacts], head: bytes, interpreter: str) -> None:
-    """A script names its interpreter as the kernel reads it: one line, 256 bytes at most."""
-    assert read(head) == ElfFacts(linkage=Linkage.SCRIPT, interpreter=interpreter)
+def test_runpath_makes_rpath_void(
+    read: Callable[[bytes], FileFacts], texts: tuple[tuple[int, str], ...], folders: object
+) -> None:
+    """DT_RPATH counts only where there is no DT_RUNPATH, and an empty one is none."""
+    facts = read(dynamic(Maker(), texts=texts).build())
+
+    assert (facts.rpath, facts.runpath) == folders
 
 
-@pytest.mark.parametrize("data", [b"", b"\x7fEL", b"hello", b"MZ\0\0", b" #!/bin/sh\n"])
-def test_neither_elf_nor_script(read: Callable[[bytes], ElfFacts], data: bytes) -> None:
-    """Anything else says nothing about itself."""
-    assert read(data) == ElfFacts(linkage=Linkage.OTHER)
+def test_weak_versions_need_not_be_there(read: Callable[[bytes], FileFacts]) -> None:
+    """A weak reference to a version is no requirement (VER_FLG_WEAK)."""
+    facts = read(dynamic(Maker(), versions=["GLIBC_2.34"], weak=True).build())
+
+    assert (facts.requires, facts.glibc) == ((), "")
+
+
+NAMES = ("puts", "dlopen", "getaddrinfo", "my_getpwnam")
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+@pytest.mark.parametrize("table", [DT_HASH, DT_GNU_HASH, 0])
+def test_imports(read: Callable[[bytes], FileFacts], table: int, bits: int, order: str) -> None:
+    """Watched functions that are undefined are imports, whatever tells how many symbols are."""
+    maker = Maker(kind=DYN, bits=bits, order=order)
+    maker.add(INTERP, GLIBC_LOADER)
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in NAMES) + b"getpwuid\0"
+    symbols = [symbol(maker, strings.index(name.encode())) for name in ("dlopen", "getaddrinfo")]
+    defined = symbol(maker, strings.index(b"getpwuid"), section=1)
+    maker.add(0, symbol(maker, 0) + b"".join(symbols) + defined).add(0, strings)
+    words = (1, 4, 0, 0) if table == DT_HASH else (1, 3, 0, 0, 3)
+    maker.add(0, maker.pack("I" * len(words), *words))
+    tags = [(DT_SYMTAB, maker.place(1)), (DT_STRTAB, maker.place(2)), (DT_STRSZ, len(strings))]
+    maker.dynamic(*tags, *([(table, maker.place(3))] if table else []))
+
+    assert read(maker.build()).imports == ("dlopen", "getaddrinfo")
+
+
+def test_an_empty_hash_table_lists_nothing(read: Callable[[bytes], FileFacts]) -> None:
+    """A DT_GNU_HASH without symbols says nothing about those that are undefined."""
+    maker = Maker(kind=DYN).add(INTERP, GLIBC_LOADER)
+    maker.add(0, symbol(maker, 0) + symbol(maker, 1)).add(0, b"\0dlopen\0")
+    maker.add(0, maker.pack("IIIII", 1, 1, 0, 0, 0))
+    tags = [(DT_SYMTAB, maker.place(1)), (DT_STRTAB, maker.place(2)), (DT_STRSZ, 8)]
+    maker.dynamic(*tags, (DT_GNU_HASH, maker.place(3)))
+
+    assert read(maker.build()).imports == ("dlopen",)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        pytest.param([(DT_HASH, 1)], id="unmapped-table"),
+        pytest.param([(DT_STRSZ, 2**40)], id="huge-strings"),
+        pytest.param([(DT_SYMTAB, 1)], id="unmapped-symbols"),
+    ],
+)
+def test_absurd_symbols_import_nothing(
+    read: Callable[[bytes], FileFacts], tags: list[tuple[int, int]]
+) -> None:
+    """Symbols that make no sense are none; what the loader uses is read all the same."""
+    facts = read(dynamic(Maker(), undefined=["dlopen"], tags=tags).build())
+
+    assert (facts.imports, facts.linkage) == ((), Linkage.GLIBC_DYNAMIC)
+    assert read(dynamic(Maker(), undefined=["dlopen"]).build()).imports == ("dlopen",)
+
+
+def static(bits: int, order: str, *, stripped: bool, tagged: bool = True) -> bytes:
+    """Return a static program with one watched function, and the words of NSS."""
+    maker = Maker(bits=bits, order=order)
+    strings = b"\0__getpwnam\0dlopen\0"
+    symbols = symbol(maker, 3, 1) + symbol(maker, 12, 1)
+    maker.add(NOTE, abi_note(maker) if tagged else b"")
+    maker.add(0, symbols).add(0, strings).add(0, b"x" * (1 << 20) + b"/etc/nsswitch.conf\0")
+    begin = [maker.place(number) - ADDRESS for number in (1, 2)]
+    form = "IIQQQQIIQQ"
+    table = maker.pack(form, 0, 2, 0, 0, begin[0], len(symbols), 1, 0, 0, 0)
+    names = maker.pack(form, 0, 3, 0, 0, begin[1], len(strings), 0, 0, 0, 0)
+    maker.section_count = 0 if stripped else 2
+    maker.sections = table + names
+    return maker.build()
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+def test_static_functions(read: Callable[[bytes], FileFacts], bits: int, order: str) -> None:
+    """A static program has functions in it; with symbols stripped, their words give NSS away."""
+    assert read(static(bits, order, stripped=False)).imports == ("getpwnam",)
+    assert read(static(bits, order, stripped=True)).imports == (elf.NSS,)
+    assert read(static(bits, order, stripped=True, tagged=False)).imports == ()
 
 
 def many_needed(count: int) -> Maker:
@@ -414,6 +421,14 @@ def segments(count: int) -> Maker:
             dynamic(Maker(), tags=[(DT_VERNEED, 1), (DT_VERNEEDNUM, 1)]).build(),
             id="unmapped-versions",
         ),
+        pytest.param(
+            dynamic(Maker(), tags=[(DT_VERDEF, ADDRESS), (DT_VERDEFNUM, 513)]).build(),
+            id="definition-count",
+        ),
+        pytest.param(
+            dynamic(Maker(), texts=[(DT_RUNPATH, "x" * 4000)], needed=["y" * 4000] * 70).build(),
+            id="too-much-text",
+        ),
         pytest.param(Maker().dynamic((DT_NEEDED, 1)).build(), id="no-strings"),
         pytest.param(
             Maker().dynamic((DT_NEEDED, 1), (DT_STRTAB, 1)).build(), id="unmapped-strings"
@@ -425,14 +440,14 @@ def segments(count: int) -> Maker:
         pytest.param(Maker().add(INTERP, b"/x\0", size=2**40).build(), id="huge-interpreter"),
     ],
 )
-def test_hostile_elf(read: Callable[[bytes], ElfFacts], data: bytes) -> None:
+def test_hostile_elf(read: Callable[[bytes], FileFacts], data: bytes) -> None:
     """A file that cannot be believed, or asks for too much, keeps what its header says only."""
     bits = 32 if data[4] == 1 else 64
 
-    assert read(data) == ElfFacts(linkage=Linkage.OTHER, machine="x86_64", bits=bits)
+    assert read(data) == FileFacts(linkage=Linkage.OTHER, machine="x86_64", bits=bits)
 
 
-def test_bounds_are_reached(read: Callable[[bytes], ElfFacts]) -> None:
+def test_bounds_are_reached(read: Callable[[bytes], FileFacts]) -> None:
     """What is just within the bounds is read."""
     long = b"/" * 4095 + b"\0"
 
@@ -440,16 +455,16 @@ def test_bounds_are_reached(read: Callable[[bytes], ElfFacts]) -> None:
     assert len(read(many_needed(512).build()).needed) == 512
     assert read(many_notes(257).build()).abi_tag
     assert read(segments(128).build()).linkage is Linkage.STATIC
-    assert read(dynamic(Maker(), tags=[(24, 0)] * 2046).build()).linkage is Linkage.GLIBC_DYNAMIC
+    assert read(dynamic(Maker(), tags=[(24, 0)] * 2045).build()).linkage is Linkage.GLIBC_DYNAMIC
 
 
-def test_unknown_class(read: Callable[[bytes], ElfFacts]) -> None:
+def test_unknown_class(read: Callable[[bytes], FileFacts]) -> None:
     """A word size that does not exist is 0 bits, and the rest is not looked at."""
     data = Maker().build()
 
     facts = read(data[:4] + b"\7" + data[5:])
 
-    assert facts == ElfFacts(linkage=Linkage.OTHER, machine="x86_64", bits=0)
+    assert facts == FileFacts(linkage=Linkage.OTHER, machine="x86_64", bits=0)
 
 
 def test_huge_file_is_not_read(tmp_path: Path) -> None:
@@ -459,7 +474,7 @@ def test_huge_file_is_not_read(tmp_path: Path) -> None:
     file.write_bytes(maker.build())
     os.truncate(file, 2**40)
 
-    assert elf.read_facts(file).linkage is Linkage.OTHER
+    assert programfile.read_facts(file).linkage is Linkage.OTHER
 
 
 def test_window_has_an_end() -> None:
@@ -477,33 +492,21 @@ def test_window_has_an_end() -> None:
         window.read(1)
 
 
-def test_fifo_does_not_block(tmp_path: Path) -> None:
-    """A FIFO that nobody writes to is no program, and is told so at once."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-
-    assert elf.read_facts(fifo) == ElfFacts(linkage=Linkage.OTHER)
-
-
-def test_unreadable(tmp_path: Path) -> None:
-    """What cannot be opened is an OSError, and leaves no file open."""
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-    with pytest.raises(FileNotFoundError):
-        elf.read_facts(tmp_path / "none")
-    with pytest.raises(IsADirectoryError):
-        elf.read_facts(tmp_path)
-
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
 FILES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For examples that are files: a busy disk is no failure."""
 
 VALID = [
     maker.add(NOTE, abi_note(maker)).build()
     for bits, order in CLASSES
-    for maker in [dynamic(Maker(kind=DYN, bits=bits, order=order), versions=["GLIBC_2.34"])]
+    for maker in [
+        dynamic(
+            Maker(kind=DYN, bits=bits, order=order),
+            versions=["GLIBC_2.34"],
+            defines=["X_1"],
+            undefined=["dlopen"],
+            texts=TEXTS,
+        )
+    ]
 ]
 
 
@@ -513,9 +516,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("elf") / "program"
 
 
-def believable(facts: ElfFacts, data: bytes) -> bool:
+def believable(facts: FileFacts, data: bytes) -> bool:
     """Tell whether facts are within all bounds, and agree with the header."""
-    texts = (facts.interpreter, *facts.needed, facts.glibc)
+    texts = (facts.interpreter, *facts.needed, facts.glibc, facts.soname, *facts.defines)
     return (
         facts.machine == elf.machine(data)
         and facts.bits in {0, 32, 64}
@@ -528,7 +531,7 @@ def believable(facts: ElfFacts, data: bytes) -> bool:
 @given(data=st.data(), whole=st.sampled_from(VALID))
 def test_damaged_elf(scratch: Path, data: st.DataObject, whole: bytes) -> None:
     """A file that is cut off or overwritten anywhere that matters never raises."""
-    headers, body = range(64 + 6 * 56), range(BODY, len(whole))
+    headers, body = range(64 + 9 * 56), range(BODY, len(whole))
     damage = data.draw(
         st.dictionaries(st.sampled_from([*headers, *body]), st.integers(0, 255), max_size=8)
     )
@@ -538,7 +541,7 @@ def test_damaged_elf(scratch: Path, data: st.DataObject, whole: bytes) -> None:
     cut = data.draw(st.none() | st.sampled_from([*headers, *body]))
     scratch.write_bytes(broken[:cut])
 
-    assert believable(elf.read_facts(scratch), bytes(broken[:cut]))
+    assert believable(programfile.read_facts(scratch), bytes(broken[:cut]))
 
 
 @FILES
@@ -548,7 +551,7 @@ def test_random_bytes(scratch: Path, head: bytes, tail: bytes) -> None:
     data = (head or elf.MAGIC) + tail
     scratch.write_bytes(data)
 
-    assert believable(elf.read_facts(scratch), data)
+    assert believable(programfile.read_facts(scratch), data)
 
 
 @pytest.mark.subprocess
@@ -573,7 +576,7 @@ def test_real_binaries(tmp_path: Path, compiler: str, linkage: Linkage, abi_tag:
     source.write_text('#include <stdio.h>\nint main(void) { puts("Hello"); return 0; }\n')
     subprocess.run([*command, "-o", program, source], check=True)
 
-    facts = elf.read_facts(program)
+    facts = programfile.read_facts(program)
 
     assert (facts.linkage, facts.abi_tag) == (linkage, abi_tag)
     assert facts.machine == os.uname().machine

@@ -1,4 +1,4 @@
-"""Roots as the kernel sees them: links stay inside, layers hide, libraries are found."""
+"""Roots as the kernel sees them, links inside, layers that hide; and what they offer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_nothing_there(root: Path, path: str) -> None:
 def test_no_layers() -> None:
     """The empty root, `scratch`, has nothing, and offers nothing."""
     assert rootfs.resolve((), "/") is None
-    assert rootfs.read((), ("/bin/sh",)) == RootFacts()
+    assert rootfs.read(()) == RootFacts()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_host_is_never_seen(root: Path) -> None:
 
     for path in ("/absolute", "/relative", "/folder/host/secret", "/../host/secret", str(secret)):
         assert rootfs.resolve((root,), path) is None
-    assert rootfs.read((root,), ("/absolute", "/relative")) == RootFacts()
+    assert rootfs.read((root,)) == RootFacts()
 
     make(root, "host/secret", f"{secret.relative_to('/')}")
 
@@ -208,27 +208,32 @@ def test_opaque_folders(tmp_path: Path) -> None:
     assert not rootfs._is_opaque(tmp_path / "gone")
 
 
-def test_interpreters_and_shell(root: Path) -> None:
-    """What can be executed is a regular file with an execute bit, asked for by an absolute path."""
-    make(root, "bin/busybox*", "bin/sh -> busybox", "bin/plain", "bin/folder/", "bin/lost -> none")
-    asked = ("/bin/sh", "bin/sh", "/bin/busybox", "/bin/plain", "/bin/folder", "/bin/lost", "/bin/")
-
-    facts = rootfs.read((root,), asked)
-
-    assert facts.shell
-    assert facts.interpreters == {"/bin/sh", "/bin/busybox"}
-    assert not rootfs.read((make(root.parent / "other", "bin/sh"),)).shell
+@pytest.mark.parametrize(
+    ("entries", "shell"),
+    [
+        (["bin/sh*"], True),
+        (["bin/busybox*", "bin/sh -> busybox"], True),
+        (["usr/bin/dash*", "bin -> usr/bin", "usr/bin/sh -> /bin/dash"], True),
+        (["bin/sh"], False),
+        (["bin/sh/"], False),
+        (["bin/sh -> none"], False),
+    ],
+)
+def test_shell(root: Path, entries: list[str], shell: bool) -> None:  # noqa: FBT001
+    """A shell is a regular file that can be executed."""
+    assert rootfs.read((make(root, *entries),)).shell == shell
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o644, 0o100, 0o010, 0o001, 0o4755])
 def test_any_execute_bit_counts(root: Path, mode: int) -> None:
-    """Whoever may execute a file, it is a program."""
+    """Whoever may execute a file, it is a program; asked for by an absolute path."""
     make(root, "program")
     (root / "program").chmod(mode)
 
-    facts = rootfs.read((root,), ("/program",))
+    read = rootfs.Root((root,))
 
-    assert ("/program" in facts.interpreters) == (mode not in {0o400, 0o644})
+    assert read.executable("/program") == (mode not in {0o400, 0o644})
+    assert not read.executable("program")
 
 
 def test_loaders(root: Path) -> None:
@@ -241,60 +246,189 @@ def test_loaders(root: Path) -> None:
     assert rootfs.read((root,)).loaders == {GLIBC, "/lib/ld-musl-x86_64.so.1"}
 
 
-def test_libraries_of_default_folders(root: Path) -> None:
-    """Libraries are found in the loader's folders and in those of the architecture, by name."""
-    make(root, "lib/libc.so.6", "usr/lib/x86_64-linux-gnu/libz.so.1 -> libz.so.1.2")
-    make(root, "usr/lib/x86_64-linux-gnu/libz.so.1.2", "usr/local/lib/libmine.so")
-    make(root, "lib/arm-linux-gnueabihf/libarm.so", "lib64/libc.a", "lib64/lost.so -> none")
-    make(root, "lib64/folder.so/", "opt/lib/libopt.so", "lib/x86_64-other-gnu/libother.so")
-
-    libraries = rootfs.read((root,)).libraries
-
-    assert libraries == {"libc.so.6", "libz.so.1", "libz.so.1.2", "libmine.so", "libarm.so"}
-
-
-def test_libraries_of_configured_folders(root: Path) -> None:
-    """Folders of ld.so.conf, of what it includes and of musl's path file are looked at too."""
-    for name in ("a", "b", "c", "d", "e", "f"):
-        make(root, f"opt/{name}/lib{name}.so")
-    make(root, "etc/ld.so.conf.d/")
-    files = {
-        "ld.so.conf": "include /etc/ld.so.conf.d/*.conf\n# /opt/f\n /opt/a # mine\nopt/f\n",
-        "ld.so.conf.d/local.conf": "/opt/b\n",
-        "ld.so.conf.d/local.conf.bak": "/opt/f\n",
-        "ld-musl-x86_64.path": "/opt/c:/opt/d\n/opt/e\n",
-    }
+def write(root: Path, **files: str | bytes) -> Path:
+    """Write files: ``etc__passwd`` is /etc/passwd."""
     for name, text in files.items():
-        (root / "etc" / name).write_text(text)
-
-    assert rootfs.read((root,)).libraries == {f"lib{name}.so" for name in "abcde"}
-
-
-def test_configuration_is_bounded(root: Path) -> None:
-    """A configuration with too many folders, or too many bytes, is read as far as the bounds."""
-    make(root, "opt/1/libnear.so", "opt/300/libfar.so", "opt/x/libdeep.so", "etc/")
-    (root / "etc/ld.so.conf").write_text("".join(f"/opt/{number}\n" for number in range(301)))
-    assert rootfs.read((root,)).libraries == {"libnear.so"}
-
-    (root / "etc/ld.so.conf").write_text("/opt/1\n" + "#" * 65536 + "\n/opt/x\n")
-    assert rootfs.read((root,)).libraries == {"libnear.so"}
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return root
 
 
-def test_folders_are_listed_across_layers(tmp_path: Path) -> None:
-    """Libraries of all layers count, those that a whiteout hides do not."""
-    lower = make(tmp_path / "0", "lib/liba.so", "lib/libb.so", "lib/x86_64-linux-gnu/libc.so")
-    upper = make(tmp_path / "1", "!lib/liba.so", "lib/libd.so", "!lib/x86_64-linux-gnu")
+BANNER = "\0GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\n"
+MUSL = "lib/ld-musl-x86_64.so.1*"
 
-    assert rootfs.read((lower, upper)).libraries == {"libb.so", "libd.so"}
+
+@pytest.mark.parametrize(
+    ("entries", "text", "libc"),
+    [
+        (["lib64/ld-linux-x86-64.so.2*"], {"lib__libc.so.6": BANNER}, "glibc 2.36"),
+        (
+            ["lib64/ld-linux-x86-64.so.2 -> /opt/ld.so", "opt/ld.so*", "lib/libc.so.6"],
+            {"opt__libc.so.6": BANNER},
+            "glibc 2.36",
+        ),
+        (["lib64/ld-linux-x86-64.so.2*"], {"lib__a-linux-gnu__libc.so.6": "?"}, "glibc"),
+        (["lib64/ld-linux-x86-64.so.2*"], {}, "glibc"),
+        (["lib64/ld-linux-x86-64.so.2*", MUSL], {"lib__libc.so.6": BANNER}, "glibc 2.36"),
+        (["lib64/ld-linux-x86-64.so.2*", MUSL], {}, "musl"),  # gcompat
+        ([], {"lib__libc.so.6": BANNER}, ""),
+        ([MUSL], {"lib__ld-musl-x86_64.so.1": "\x001.2\0x\x001.2.3\0"}, "musl 1.2.3"),
+        ([MUSL], {"lib__ld-musl-x86_64.so.1": "127.0.0.1"}, "musl"),
+    ],
+)
+def test_libc(root: Path, entries: list[str], text: dict[str, str], libc: str) -> None:
+    """The libc that programs are started with, and the version that it says it is."""
+    assert rootfs.read((write(make(root, *entries), **text),)).libc == libc
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"etc__os-release": 'ID=a\nPRETTY_NAME="Alpine Linux v3.20"\n'}, "Alpine Linux v3.20"),
+        ({"usr__lib__os-release": "PRETTY_NAME=Void\n"}, "Void"),
+        ({"etc__os-release": "PRETTY_NAME='a\x1b[31mb'"}, "a[31mb"),
+        ({"etc__os-release": "PRETTY_NAME=" + "x" * 999}, "x" * 200),
+        ({"etc__os-release": "NAME=a"}, ""),
+    ],
+)
+def test_os(root: Path, files: dict[str, str], name: str) -> None:
+    """The distribution's name, without its quotes and anything that cannot be printed."""
+    assert rootfs.read((write(root, **files),)).os == name
+
+
+def test_certificates(root: Path) -> None:
+    """The first bundle that is a file with something in it, also behind a link."""
+    make(root, "etc/ssl/certs/ca-certificates.crt/", "etc/ssl/cert.pem -> ca-bundle.pem")
+    write(root, **{"etc__pki__tls__cacert.pem": ""})
+    assert rootfs.read((root,)).certificates == ""
+
+    make(root, "etc/ssl/ca-bundle.pem")
+    assert rootfs.read((root,)).certificates == "/etc/ssl/ca-bundle.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "there"),
+    [
+        ("Europe__Paris", b"TZif2\0", True),
+        ("UTC", b"TZif2\0", True),
+        ("Europe__Paris", b"Paris", False),
+        ("zone.tab", b"TZ", False),
+    ],
+)
+def test_time_zones(root: Path, name: str, data: bytes, there: bool) -> None:  # noqa: FBT001
+    """There are time zones where a file of the folder is one (RFC 8536)."""
+    write(root, **{f"usr__share__zoneinfo__{name}": data})
+
+    assert rootfs.read((root,)).timezones == there
+
+
+def test_users(root: Path) -> None:
+    """Users are the names of /etc/passwd, whatever else its lines are."""
+    lines = "root:x:0:0::/:/bin/sh\napp:x:1\n\n:x:2\nnonsense\n"
+    write(root, etc__passwd=lines)
+
+    assert rootfs.read((root,)).users == {"root", "app"}
+
+
+NSSWITCH = """\
+# hosts: never
+passwd:   files systemd
+hosts:    files mdns4_minimal [NOTFOUND=return !UNAVAIL=continue] dns # more
+networks: files
+"""
+
+
+def test_services(root: Path) -> None:
+    """Services of a database, or of all, in order and without what is done about them."""
+    assert rootfs.read((write(root, **{"etc__nsswitch.conf": NSSWITCH}),)).hosts == (
+        *("files", "mdns4_minimal", "dns"),
+    )
+    read = rootfs.Root((root,))
+    assert rootfs.services(read) == ("files", "systemd", "mdns4_minimal", "dns")
+    assert rootfs.services(read, "group") == ()
+
+
+def test_nss_modules(tmp_path: Path) -> None:
+    """Modules are found in the loader's folders, across layers, and only where they lead on."""
+    lower = make(tmp_path / "0", "lib/libnss_dns.so.2", "lib/libnss_a.so.2", "lib/libnss_x.so.1")
+    make(lower, "usr/lib/arm-linux-gnueabihf/libnss_arm.so.2", "usr/lib64/libnss_b.so.2 -> no")
+    upper = make(tmp_path / "1", "!lib/libnss_a.so.2", "lib/libnss_c.so.2 -> libnss_dns.so.2")
+
+    assert rootfs.read((lower, upper)).nss == {"dns", "arm", "c"}
+
+
+OLD, NEW = 'JAVA_VERSION="1.8.0_392"\n', 'OS="Linux"\nJAVA_VERSION="17.0.9"\n'
+
+
+@pytest.mark.parametrize(
+    ("entries", "files", "java"),
+    [
+        ([], {"usr__lib__jvm__java-17__release": NEW, "usr__lib__jvm__java-8__release": OLD}, 61),
+        ([], {"opt__java__openjdk__release": OLD}, 52),
+        ([], {"usr__local__openjdk-17__release": NEW, "usr__local__other__release": NEW}, 61),
+        (["usr/bin/java*"], {"jre__release": NEW}, 61),
+        (
+            ["usr/bin/java -> /usr/lib/jvm/8/jre/bin/java", "usr/lib/jvm/8/jre/bin/java*"],
+            {"usr__lib__jvm__8__release": OLD, "usr__lib__jvm__17__release": NEW},
+            52,
+        ),
+        (
+            ["bin/java -> /home/jdk/bin/java", "home/jdk/bin/java*"],
+            {"home__jdk__release": NEW},
+            61,
+        ),
+        (["usr/bin/java*"], {"opt__java__release": "JAVA_VERSION=17"}, 0),
+        ([], {"opt__jre__release": 'JAVA_VERSION="99999"'}, 0),
+    ],
+)
+def test_java(root: Path, entries: list[str], files: dict[str, str], java: int) -> None:
+    """A Java runtime takes the classes of its release: of the one on PATH, else of the newest."""
+    assert rootfs.read((write(make(root, *entries), **files),)).java == java
+
+
+@pytest.mark.parametrize(
+    ("path", "placed"),
+    [
+        ("/app", "/app"),
+        ("/new/lib/x.so", "/new/lib/x.so"),
+        ("/lib/x.so", "/usr/lib/x.so"),
+        ("/lib/new/x.so", "/usr/lib/new/x.so"),
+        ("/lib/link", "/usr/lib/link"),
+        ("/lib/../x", "/usr/x"),
+        ("/up/x", "/x"),
+    ],
+)
+def test_place(root: Path, path: str, placed: str) -> None:
+    """What is put into a root gets where links to folders lead; it replaces a link to a file."""
+    make(root, "usr/lib/link -> file", "lib -> usr/lib", "up -> ..")
+
+    assert rootfs.place((root,), path) == placed
+    assert rootfs.place((), path) == path
+
+
+def test_facts_are_read_once(root: Path) -> None:
+    """A file that did not change is not read again, in whatever root it is; a new one is."""
+    make(root, "script")
+    (root / "script").write_text("#!/bin/sh")
+    found = rootfs.Root((root,)).find("/script")
+    assert found
+    first = rootfs.Root((root,)).facts(found)
+    (root / "other").write_text("#!/bin/ls")
+    (root / "other").rename(root / "script")
+
+    assert rootfs.Root((root,)).facts(found).interpreter == "/bin/ls"
+    assert first is not rootfs.Root((root,)).facts(found)
+    assert rootfs.Root((root,)).facts(found) is rootfs.Root((root,)).facts(found)
 
 
 def test_what_cannot_be_read_is_not_there(tmp_path: Path) -> None:
     """A folder that vanished has no names, a file that cannot be read has no text."""
-    assert rootfs._Root((tmp_path / "gone",)).names("/", re.compile(".*")) == []
+    assert rootfs.Root((tmp_path / "gone",)).names("/", re.compile(".*")) == []
     # A regular file of every process, which nobody may read from its beginning.
-    assert rootfs._Root((Path("/proc/self"),)).text("/mem") == ""
-    assert rootfs._Root((tmp_path,)).text("/none") == ""
-    assert rootfs._Root((tmp_path,)).text("/") == ""
+    assert rootfs.Root((Path("/proc/self"),)).text("/mem") == ""
+    assert rootfs.Root((tmp_path,)).text("/none") == ""
+    assert rootfs.Root((tmp_path,)).text("/") == ""
 
 
 FILES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

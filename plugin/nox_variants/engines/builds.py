@@ -10,11 +10,11 @@ import time
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
-from nox_variants import elf
+from nox_variants import programfile
 from nox_variants.errors import BuildFailed, StoreError
 from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json, sha256_file
-from nox_variants.results import Artifact, Build, ElfFacts, Linkage
+from nox_variants.results import Artifact, Build, FileFacts, Linkage
 
 if TYPE_CHECKING:
     import threading
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: a change of what an entry holds makes old ones unused."""
 
 LOG_KEPT = 64 * 1024
@@ -158,21 +158,28 @@ def _keep(staging: Path, path: str, file: Path) -> dict[str, Any]:
         "name": name,
         "size": kept.stat().st_size,
         "digest": sha256_file(kept),
-        "facts": dataclasses.asdict(elf.read_facts(kept)),
+        "facts": dataclasses.asdict(programfile.read_facts(kept)),
     }
 
 
 def _artifact(folder: Path, values: dict[str, Any]) -> Artifact:
-    facts = dict(values["facts"])
     return Artifact(
         path=values["path"],
         file=folder / "artifacts" / values["name"],
         size=values["size"],
         digest=Digest(values["digest"]),
-        facts=ElfFacts(
-            **{**facts, "linkage": Linkage(facts["linkage"]), "needed": tuple(facts["needed"])}
-        ),
+        facts=file_facts(values["facts"]),
     )
+
+
+def file_facts(values: dict[str, Any]) -> FileFacts:
+    """Return facts as they were before JSON made lists of tuples."""
+    known = {name: _tuples(value) for name, value in values.items()}
+    return FileFacts(**{**known, "linkage": Linkage(known["linkage"])})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 class Log:
