@@ -20,11 +20,14 @@ from nox_variants.model import (
     ImageSource,
     Inclusion,
     Language,
+    Libs,
     LinkMode,
+    Need,
     Problem,
     Program,
     Recipe,
     Selector,
+    Service,
     Settings,
     Smoke,
     SourceKind,
@@ -43,6 +46,9 @@ PLANNED = {"budget"}
 """Keys that later versions will know: refused, so that nobody counts on them."""
 
 _SCRATCH = Image(name="scratch", sources=(ImageSource(kind=SourceKind.SCRATCH),))
+
+_PORTS = {Need.CERTIFICATES: 443, Need.NAMES: 53}
+"""TCP ports of the run's own servers (:mod:`nox_variants.sandbox.fixtures`)."""
 
 _KINDS = {
     dict: "a mapping",
@@ -91,6 +97,13 @@ def catalogue() -> dict[str, dict[str, Any]]:
         name: yaml.load((folder / f"{name}.yaml").read_text("utf-8"), Loader=yamlfile.LOADER)  # noqa: S506  # a safe loader
         for name in ("images", "languages")
     }
+
+
+def shipped_images() -> tuple[Image, ...]:
+    """Return the images that the package ships, for where there is no file."""
+    images = catalogue()["images"].items()
+    read = (_image(name, filemodel.ImageForm.model_validate(form)) for name, form in images)
+    return (_SCRATCH, *read)
 
 
 class _Reading:
@@ -182,6 +195,7 @@ class _Reading:
     ) -> Program:
         keys: Keys = ("programs", name)
         self._check_links(keys, form, language)
+        self._check_port(keys, form.smoke)
         locate = self._document.location
         return Program(
             name=name,
@@ -190,11 +204,14 @@ class _Reading:
             run=tuple(form.run),
             link=tuple(form.link),
             build=tuple(form.build) if form.build else None,
+            libs=tuple(map(Libs, form.libs)),
+            cmd=tuple(form.cmd) if isinstance(form.cmd, list) else form.cmd,
             include=tuple(
                 Inclusion(
                     run=each.run,
                     link=LinkMode(each.link),
                     build=each.build,
+                    libs=Libs(each.libs),
                     location=locate((*keys, "include", at)),
                 )
                 for at, each in enumerate(form.include)
@@ -230,6 +247,13 @@ class _Reading:
                     where,
                     f"language {language.name!r} has no link mode {str(link)!r}. It has {has}.",
                 )
+
+    def _check_port(self, keys: Keys, form: filemodel.SmokeForm) -> None:
+        port = form.service.port if form.service else 0
+        for need in form.needs:
+            if _PORTS.get(Need(need)) == port:
+                text = f"{port} is taken by what answers {str(need)!r} in a smoke run. Use another."
+                self._report((*keys, "smoke", "service", "port"), text)
 
     def _selector(self, form: filemodel.SelectorForm, keys: Keys) -> Selector:
         return Selector(
@@ -391,8 +415,14 @@ def _language(name: str, form: filemodel.LanguageForm, artifact: str) -> Languag
 
 
 def _smoke(form: filemodel.SmokeForm) -> Smoke:
-    values = form.model_dump()
-    return Smoke(**{**values, "args": tuple(form.args), "env": tuple(form.env.items())})
+    values = {
+        **form.model_dump(),
+        "args": tuple(form.args),
+        "env": tuple(form.env.items()),
+        "service": Service(**form.service.model_dump()) if form.service else None,
+        "needs": tuple(dict.fromkeys(map(Need, form.needs))),
+    }
+    return Smoke(**values)
 
 
 def _tuple(globs: list[str] | None) -> tuple[str, ...] | None:

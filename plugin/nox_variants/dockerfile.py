@@ -129,7 +129,7 @@ def render(plan: Plan, build: Base, run: Base, *, epoch: int, buildkit: bool) ->
             [
                 f"FROM {_from(run, RUN)} AS {RUN}",
                 *_env(run.env),
-                *(_copy(each.source, each.target, f"--from={BUILD} ") for each in plan.run.files),
+                *_files(plan),
             ],
         ]
     parts[-1] += _command(plan, run)
@@ -252,6 +252,16 @@ def _cleaned(stage: BuildStage) -> Iterator[str]:
         simple = len(stage.commands) == 1 and _SIMPLE.fullmatch(command)
         yield f"{command if simple else f'/bin/sh -c {shlex.quote(command)}'} &&"
     yield " ".join(["rm -rf", _LEFT_OVER, *map(shlex.quote, stage.caches)])
+
+
+def _files(plan: Plan) -> Iterator[str]:
+    """Yield what copies the artifacts, and then what they need."""
+    built = set(plan.build.artifacts)
+    beside = [each for each in plan.run.files if each.source not in built]
+    for each in plan.run.files:
+        if beside and each == beside[0]:
+            yield "# Its loader and the libraries that it needs, as the loader looks for them."
+        yield _copy(each.source, each.target, f"--from={BUILD} ")
 
 
 def _command(plan: Plan, run: Base) -> Iterator[str]:

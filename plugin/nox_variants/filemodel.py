@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from nox_variants.errors import did_you_mean
-from nox_variants.model import Cause, LinkMode, Verdict
+from nox_variants.model import Cause, Libs, LinkMode, Need, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,7 +105,9 @@ def _language(value: str, info: ValidationInfo) -> str:
     return value
 
 
-def _word(what: str, choices: type[LinkMode | Verdict | Cause]) -> Callable[[str], Any]:
+def _word(
+    what: str, choices: type[LinkMode | Verdict | Cause | Libs | Need]
+) -> Callable[[str], Any]:
     """Return a validator that turns a word into a member of an enum."""
 
     def check(value: str) -> Any:
@@ -188,6 +190,26 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _request_path(value: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", value):
+        raise ValueError(f"{value!r} is no path of a request. Begin it with '/', escape the rest.")
+    return value
+
+
+def _command(value: Any) -> Any:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{value!r} is no command. Write a list of words, or text for /bin/sh.")
+    if not words or not words[0].strip():
+        raise ValueError("an image has to start something. Leave cmd out to start what is built.")
+    for word in words:
+        _text(word)
+        if unknown := set(re.findall(r"(?<!\$)\{[a-z_]+\}", word)) - {"{program}", "{artifact}"}:
+            hint = "Known are {artifact} and {program}."
+            raise ValueError(f"{min(unknown)} stands for nothing. {hint}")
+    return value
+
+
 _NAMES_SCHEMA = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 }
@@ -211,6 +233,29 @@ NewName = Annotated[str, AfterValidator(_new_name)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 InsidePath = Annotated[str, AfterValidator(_inside)]
 Environment = dict[Annotated[str, AfterValidator(_variable)], Text]
+Command = Annotated[
+    Any,
+    BeforeValidator(_command),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+LibsName = Annotated[
+    str,
+    AfterValidator(_word("value of libs", Libs)),
+    WithJsonSchema({"enum": [*Libs]}),
+]
+NeedName = Annotated[
+    str,
+    AfterValidator(_word("need", Need)),
+    WithJsonSchema({"enum": [*Need]}),
+]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 Link = Annotated[
     str,
     AfterValidator(_word("link mode", LinkMode)),
@@ -232,12 +277,16 @@ if TYPE_CHECKING:
     Packages = list[str]
     ImageNames = list[str]
     Links = list[LinkMode]
+    LibsNames = list[Libs]
+    Needs = list[Need]
 else:
     Globs = _names(Text)
     Commands = _names(Text)
     Packages = _names(Annotated[str, AfterValidator(_package)])
     ImageNames = _names(ImageName)
     Links = _names(Link)
+    LibsNames = _names(LibsName)
+    Needs = _names(NeedName)
 
 
 class Form(BaseModel):
@@ -262,6 +311,16 @@ class IncludeForm(Form):
     build: ImageName | None = Field(
         None, description="The build image; by default the language's for that link mode."
     )
+    libs: LibsName = Field(
+        Libs.NONE,
+        description="`bundle`: the loader and the libraries come along; the id says dynamic+libs.",
+    )
+
+    @model_validator(mode="after")
+    def _libraries_of_a_dynamic_program(self) -> Self:
+        if self.libs == Libs.BUNDLE and self.link != LinkMode.DYNAMIC:
+            raise ValueError("libs: bundle is for link: dynamic; a static program has none.")
+        return self
 
 
 class ExpectForm(SelectorForm):
@@ -285,6 +344,23 @@ class ExpectForm(SelectorForm):
         return self
 
 
+class ServiceForm(Form):
+    """How a program that serves HTTP is tried: one request when it listens, then SIGTERM."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="The TCP port it listens on.")
+    path: Annotated[str, AfterValidator(_request_path)] = Field(
+        "/", description="The request's path."
+    )
+    status: Annotated[int, Field(ge=100, le=599)] = Field(
+        200, description="The status that counts as success."
+    )
+    body: Text | None = Field(None, description="The exact body.")
+    matches: Pattern | None = Field(
+        None, description="A Python regular expression that must be found in the body."
+    )
+    stop: Seconds = Field(2.0, description="How long it may take to end after SIGTERM.")
+
+
 class SmokeForm(Form):
     """How variants are smoke-run, and what must come of it."""
 
@@ -292,7 +368,7 @@ class SmokeForm(Form):
     env: Environment = Field({}, description="Environment added to the image's.")
     stdin: str | None = Field(None, description="Text on standard input.")
     stdout: str | None = Field(None, description="The exact standard output.")
-    matches: Annotated[str, AfterValidator(_pattern)] | None = Field(
+    matches: Pattern | None = Field(
         None, description="A Python regular expression that must be found in standard output."
     )
     exit_code: Annotated[int, Field(ge=0, le=255)] = Field(
@@ -307,6 +383,14 @@ class SmokeForm(Form):
         1024 * 1024, description="Bytes kept of standard output and of standard error."
     )
     file_size: Bytes = Field(64 * 1024 * 1024, description="Bytes that a file may grow to.")
+    service: ServiceForm | None = Field(
+        None, description="The program is a server: it is asked once, then told to end."
+    )
+    needs: Needs = Field(
+        [],
+        description="What the program asks of its image; the run answers without a network:"
+        " certificates (https://fixture.test/), names (name.fixture.test), time-zones, users.",
+    )
 
 
 class ProgramForm(Form):
@@ -318,6 +402,17 @@ class ProgramForm(Form):
     link: Links = Field([LinkMode.DYNAMIC], description="Link modes: dynamic, static, musl.")
     build: ImageNames | None = Field(
         None, description="Build images; by default the language's for each link mode."
+    )
+    libs: LibsNames = Field(
+        [Libs.NONE],
+        description="`bundle`: dynamic variants bring the loader and the libraries they need;"
+        " [none, bundle] makes both.",
+    )
+    cmd: Command | None = Field(
+        None,
+        description="The image's command: a list (exec form) or text (run by /bin/sh, which the"
+        " image must have). `{artifact}` is the built file's path in the image, `{program}` the"
+        " program's name. By default the built file itself.",
     )
     include: list[IncludeForm] = Field([], description="Combinations added to the product.")
     exclude: list[SelectorForm] = Field([], description="Combinations taken out of the product.")

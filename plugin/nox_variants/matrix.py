@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 
 from nox_variants import names
 from nox_variants.errors import ConfigError, UsageError, did_you_mean
-from nox_variants.model import Expected, Problem, Variant, VariantId
+from nox_variants.model import Expected, Libs, LinkMode, Problem, Variant, VariantId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from nox_variants.model import LinkMode, Location, Program, Selector, Settings
+    from nox_variants.model import Location, Program, Selector, Settings
 
 EVERY = "variant"
 """The tag that all variants have."""
+
+LIBS = "libs"
+"""The tag of variants that bring their libraries."""
 
 _AXES = ("run", "link", "build")
 
@@ -95,6 +98,7 @@ def tags(variant: Variant) -> tuple[str, ...]:
         variant.run_image,
         variant.build_image,
         variant.link,
+        *((LIBS,) if variant.libs is Libs.BUNDLE else ()),
     )
     return tuple(dict.fromkeys(names.identifier(word) for word in words))
 
@@ -131,7 +135,10 @@ class _Program:
                     self.dropped.append(Dropped(id=variant.id, rule=selector.location))
         for inclusion in self._program.include:
             build = inclusion.build or self._defaults[inclusion.link]
-            variant = self._variant(inclusion.run, inclusion.link, build)
+            variant = self._variant(inclusion.run, inclusion.link, build, inclusion.libs)
+            if variant.single_stage and variant.libs is Libs.BUNDLE:
+                text = "runs where it was built, with all its libraries. Leave libs out."
+                self.problems.append(Problem(inclusion.location, text))
             if variant.id in kept:
                 text = f"{variant.id} is there already. Leave it out."
                 self.problems.append(Problem(inclusion.location, text))
@@ -144,19 +151,25 @@ class _Program:
         program = self._program
         for run, link in product(program.run, program.link):
             for build in program.build or (self._defaults[link],):
-                yield self._variant(run, link, build)
+                # A static program has no libraries, and a build image has them all.
+                alone = link is not LinkMode.DYNAMIC or run == build
+                for libs in (Libs.NONE,) if alone else program.libs:
+                    yield self._variant(run, link, build, libs)
 
-    def _variant(self, run: str, link: LinkMode, build: str) -> Variant:
+    def _variant(self, run: str, link: LinkMode, build: str, libs: Libs) -> Variant:
         program = self._program
         last = "" if build == self._defaults[link] else f",{build}"
-        return Variant(
-            id=VariantId(f"{program.name}({run},{link}{last})"),
+        unnamed = Variant(
+            id=VariantId(""),
             program=program.name,
             language=program.language.name,
             build_image=build,
             run_image=run,
             link=link,
+            libs=libs,
         )
+        name = f"{program.name}({run},{unnamed.linking}{last})"
+        return replace(unnamed, id=VariantId(name))
 
     def _expect(self, kept: dict[VariantId, Variant]) -> None:
         expected: dict[VariantId, Expected] = {}
@@ -199,4 +212,4 @@ def _axis(variant: Variant, axis: str) -> str:
         case "build":
             return variant.build_image
         case _:
-            return variant.link
+            return variant.linking

@@ -38,20 +38,47 @@ class Verdict(StrEnum):
     FAILS = "fails"
 
 
+class Libs(StrEnum):
+    """Whether the libraries that a dynamic program needs are copied beside it."""
+
+    NONE = "none"
+    BUNDLE = "bundle"
+
+
+class Need(StrEnum):
+    """What a program asks of its image besides libraries: each is tried by a smoke run."""
+
+    CERTIFICATES = "certificates"
+    NAMES = "names"
+    TIME_ZONES = "time-zones"
+    USERS = "users"
+
+
 class Cause(StrEnum):
     """Why a program fails in its run image. Slugs are stable."""
 
     BUILD_FAILED = "build-failed"
     MISSING_LOADER = "missing-loader"
     MISSING_LIBRARY = "missing-library"
+    LIBC_TOO_OLD = "libc-too-old"
+    LIBSTDCXX_TOO_OLD = "libstdcxx-too-old"
     WRONG_ARCHITECTURE = "wrong-architecture"
+    MISSING_SHELL = "missing-shell"
+    BAD_SHEBANG = "bad-shebang"
     NOT_EXECUTABLE = "not-executable"
+    MISSING_CERTIFICATES = "missing-certificates"
+    MISSING_TIMEZONE_DATA = "missing-timezone-data"
+    NAME_RESOLUTION = "name-resolution"
+    MISSING_USER = "missing-user"
+    CLASS_VERSION = "class-version"
     EXIT_CODE = "exit-code"
     WRONG_OUTPUT = "wrong-output"
     TIMEOUT = "timeout"
     KILLED_BY_SIGNAL = "killed-by-signal"
     OUT_OF_MEMORY = "out-of-memory"
     PROCESS_LIMIT = "process-limit"
+    READ_ONLY_FILESYSTEM = "read-only-filesystem"
+    NOT_LISTENING = "not-listening"
 
 
 class SourceKind(StrEnum):
@@ -72,12 +99,14 @@ class Location:
         line: Counted from 1.
         column: Counted from 1.
         path: Keys and indexes that lead there: ``programs.hello-c.run[2]``.
+        text: The line itself, where it is known.
     """
 
     file: str
     line: int
     column: int
     path: str = ""
+    text: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
@@ -213,7 +242,29 @@ class Inclusion:
     run: str
     link: LinkMode
     build: str | None = None
+    libs: Libs = Libs.NONE
     location: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How a program that serves HTTP is tried: one request as soon as it listens, then SIGTERM.
+
+    Attributes:
+        port: The TCP port that it listens on, at any address.
+        path: The request's path.
+        status: The status that counts as success.
+        body: The exact body; None accepts any.
+        matches: A regular expression (:mod:`re`, ``search``) for the body; None accepts any.
+        stop: Seconds that it gets to end after SIGTERM.
+    """
+
+    port: int
+    path: str = "/"
+    status: int = 200
+    body: str | None = None
+    matches: str | None = None
+    stop: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +283,8 @@ class Smoke:
         processes: Processes and threads of the tree.
         output: Bytes kept of standard output and of standard error, each; more is cut off.
         file_size: Bytes that a single file may grow to.
+        service: How it is asked, where it is a server.
+        needs: What it is known to ask of its image; the run brings what answers.
     """
 
     args: tuple[str, ...] = ()
@@ -245,6 +298,8 @@ class Smoke:
     processes: int = 128
     output: int = 1024 * 1024
     file_size: int = 64 * 1024 * 1024
+    service: Service | None = None
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +313,9 @@ class Program:
         run: Run image names.
         link: Link modes.
         build: Build image names of the product; None uses each recipe's default.
+        libs: Whether dynamic variants of the product bring their libraries; both is an axis.
+        cmd: The image's command, a tuple in exec form, text in shell form; None is the artifact.
+            ``{program}`` is the program's name, ``{artifact}`` the artifact's path in the image.
         include: Combinations added after the product.
         exclude: Combinations taken out of the product.
         expect: Expectations; the last one that matches a variant counts.
@@ -272,6 +330,8 @@ class Program:
     run: tuple[str, ...]
     link: tuple[LinkMode, ...]
     build: tuple[str, ...] | None = None
+    libs: tuple[Libs, ...] = (Libs.NONE,)
+    cmd: tuple[str, ...] | str | None = None
     include: tuple[Inclusion, ...] = ()
     exclude: tuple[Selector, ...] = ()
     expect: tuple[Expectation, ...] = ()
@@ -316,7 +376,13 @@ class Variant:
     build_image: str
     run_image: str
     link: LinkMode
+    libs: Libs = Libs.NONE
     expected: Expected = field(default_factory=Expected)
+
+    @property
+    def linking(self) -> str:
+        """The link mode as ids and selectors have it: ``dynamic+libs`` with its libraries."""
+        return f"{self.link}+libs" if self.libs is Libs.BUNDLE else str(self.link)
 
     @property
     def single_stage(self) -> bool:

@@ -22,7 +22,7 @@ _DIGEST = 16
 _ESCAPES = {"_": "__", "/": "_-", ":": "_.c", "+": "_.p", "@": "_.a"}
 _SPECIAL = re.compile(r"[_/+@]|:(?![0-9A-Za-z])")
 _BAKE_ESCAPES = {"_": "__", ".": "_-", ":": "_in-"}
-_LIKE_A_LINK_MODE = re.compile(rf"(-(?:{'|'.join(LinkMode)}))\.")
+_LIKE_A_LINK_MODE = re.compile(rf"(-(?:{'|'.join(LinkMode)})(?:-libs)?)\.")
 
 
 @functools.cache
@@ -46,12 +46,15 @@ def file_name(name: str) -> str:
 def image_tag(variant: Variant) -> str:
     """Return ``BUILD-LINK.RUN``: the tag under the program's name, so that one list shows them all.
 
+    ``gcc-dynamic-libs.scratch`` brings its libraries.
+
     A tag holds ``[A-Za-z0-9_.-]`` only, and at most :data:`TAG_LENGTH` of them:
     ``busybox:glibc`` becomes ``busybox_glibc``, and what is too long ends in a digest. Distinct
     variants of a program have distinct tags.
     """
     build, run = _escaped(variant.build_image), _escaped(variant.run_image)
-    tag = f"{build}-{variant.link}.{run}"
+    linking = variant.linking.replace("+", "-")
+    tag = f"{build}-{linking}.{run}"
     if len(tag) <= TAG_LENGTH:
         return tag
     return f"{tag[: TAG_LENGTH - _DIGEST]}{sha256(tag.encode()).hexdigest()[:_DIGEST]}"

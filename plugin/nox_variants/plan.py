@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from nox_variants.model import Libs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
 
 WORKDIR = "/src"
 """Where every build stage has its source. Always set: golang's own WORKDIR is /go, others' is /."""
+
+
+SHELL = ("/bin/sh", "-c")
+"""What runs a command in shell form (Dockerfile reference, "CMD")."""
+
+_PLACEHOLDER = re.compile(r"(?<!\$)\{(artifact|program)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +67,9 @@ class RunStage:
         files: What is copied from the build stage; empty for a single-stage image.
         env: Environment of the image's configuration, on top of the base's.
         workdir: Working directory of the image's configuration.
-        cmd: The command, exec form.
+        cmd: The command, exec form; one in shell form begins with :data:`SHELL`.
+        bundle: Whether the loader and the libraries that the artifact needs are copied, too; which
+            they are is known when it was built.
         single_stage: Whether this is the build stage itself.
     """
 
@@ -67,6 +78,7 @@ class RunStage:
     env: Pairs
     workdir: str
     cmd: tuple[str, ...]
+    bundle: bool
     single_stage: bool
 
 
@@ -115,9 +127,26 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
         files=() if single else (CopiedFile(source=artifact, target=target),),
         env=(),
         workdir=WORKDIR if single else "/",
-        cmd=(artifact if single else target,),
+        cmd=_command(program, artifact if single else target),
+        bundle=variant.libs is Libs.BUNDLE,
         single_stage=single,
     )
     return Plan(
         variant=variant, language=program.language, build=build, run=run, smoke=program.smoke
     )
+
+
+def _command(program: Program, artifact: str) -> tuple[str, ...]:
+    """Return a program's command in the image that has its artifact at a path."""
+    stands_for = {"artifact": artifact, "program": program.name}
+
+    def filled(word: str) -> str:
+        return _PLACEHOLDER.sub(lambda found: stands_for[found[1]], word)
+
+    match program.cmd:
+        case None:
+            return (artifact,)
+        case str(text):
+            return (*SHELL, filled(text))
+        case words:
+            return tuple(map(filled, words))

@@ -48,6 +48,7 @@ class Document:
         problems: What is wrong with the YAML itself.
         nodes: The node of each value.
         key_nodes: The node of each key, by the way to its value.
+        lines: Its text.
     """
 
     file: str
@@ -55,6 +56,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     nodes: dict[Keys, yaml.Node] = field(default_factory=dict)
     key_nodes: dict[Keys, yaml.Node] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
     def location(self, keys: Keys, *, key: bool = False) -> Location:
         """Return where a value stands, or the nearest thing around it.
@@ -73,7 +75,11 @@ class Document:
         """Return where a node stands."""
         mark = node.start_mark
         return Location(
-            file=self.file, line=mark.line + 1, column=mark.column + 1, path=dotted(keys)
+            file=self.file,
+            line=mark.line + 1,
+            column=mark.column + 1,
+            path=dotted(keys),
+            text=self.lines[mark.line].strip() if mark.line < len(self.lines) else "",
         )
 
 
@@ -125,7 +131,7 @@ def parse(text: str, name: str) -> Document:
         return _syntax_error(name, error)
     if node is None:
         return _refused(name, "is empty. `nox-variants init` writes a first one.")
-    document = Document(name)
+    document = Document(name, lines=text.split("\n"))
     document.value = _Builder(document).build(node, (), 0)
     return document
 

@@ -8,7 +8,7 @@ import pytest
 
 from nox_variants import config, matrix
 from nox_variants.errors import ConfigError
-from nox_variants.model import Cause, LinkMode, SourceKind, Verdict
+from nox_variants.model import Cause, Libs, LinkMode, Need, Service, SourceKind, Verdict
 
 GOOD = """\
 version: 1
@@ -315,6 +315,72 @@ def test_good_file_becomes_settings(file: Path) -> None:
             "- {run: ubuntu, link: static}",
             '- {run: "*"}',
             "3:3: programs.hello-c: has no variant left.",
+        ),
+        (
+            "[dynamic, static]",
+            "[dynamic, static]\n    libs: bundled",
+            "8:11: programs.hello-c.libs: unknown value of libs 'bundled'. Did you mean 'bundle'?",
+        ),
+        (
+            "build: alpine-gcc}",
+            "build: alpine-gcc, libs: bundle}\n      - {run: scratch, link: static, libs: bundle}",
+            (
+                "10:9: programs.hello-c.include[1]: libs: bundle is for link: dynamic; a static"
+                " program has none."
+            ),
+        ),
+        (
+            "[dynamic, static]",
+            "[dynamic, static]\n    cmd: []",
+            (
+                "8:10: programs.hello-c.cmd: an image has to start something. Leave cmd out to start"
+                " what is built."
+            ),
+        ),
+        (
+            "[dynamic, static]",
+            "[dynamic, static]\n    cmd: [hello, 7]",
+            (
+                "8:10: programs.hello-c.cmd: ['hello', 7] is no command. Write a list of words, or"
+                " text for /bin/sh."
+            ),
+        ),
+        (
+            "[dynamic, static]",
+            "[dynamic, static]\n    cmd: '{artefact} -v ${HOME}'",
+            (
+                "8:10: programs.hello-c.cmd: {artefact} stands for nothing. Known are {artifact} and"
+                " {program}."
+            ),
+        ),
+        (
+            "timeout: 5s",
+            "needs: [network]",
+            (
+                "14:48: programs.hello-c.smoke.needs[0]: unknown need 'network'. Known are"
+                " certificates, names, time-zones, users."
+            ),
+        ),
+        (
+            "timeout: 5s",
+            "service: {port: 53}, needs: [names]",
+            (
+                "14:56: programs.hello-c.smoke.service.port: 53 is taken by what answers 'names' in a"
+                " smoke run. Use another."
+            ),
+        ),
+        (
+            "timeout: 5s",
+            "service: {port: 0, path: x}",
+            "14:56: programs.hello-c.smoke.service.port: must be at least 1, not 0.",
+        ),
+        (
+            "timeout: 5s",
+            "service: {port: 80, path: x y}",
+            (
+                "14:66: programs.hello-c.smoke.service.path: 'x y' is no path of a request. Begin it"
+                " with '/', escape the rest."
+            ),
         ),
         (
             "language: c\n",
@@ -645,6 +711,22 @@ languages:
     (program,) = settings.programs
     assert program.language.name == "shell"
     assert program.language.recipes[0].commands == ("cp *.sh /out/{program}",)
+
+
+def test_service_needs_and_command(file: Path) -> None:
+    """A server, what the program asks of its image, and its command reach the program."""
+    text = change("timeout: 5s", "service: {port: 80, stop: 1s}, needs: [names, users]")
+    text = text.replace(
+        "[dynamic, static]", "[dynamic, static]\n    cmd: [a, b]\n    libs: [none, bundle]"
+    )
+    file.write_text(text, encoding="utf-8")
+
+    (program,) = config.load(file).programs
+
+    assert program.smoke.service == Service(port=80, stop=1.0)
+    assert program.smoke.needs == (Need.NAMES, Need.USERS)
+    assert program.cmd == ("a", "b")
+    assert program.libs == (Libs.NONE, Libs.BUNDLE)
 
 
 def test_go_with_a_link_mode_more(file: Path) -> None:

@@ -16,6 +16,7 @@ from nox_variants.model import (
     Cause,
     Expectation,
     Inclusion,
+    Libs,
     LinkMode,
     Location,
     Program,
@@ -83,6 +84,52 @@ def test_include_comes_last_and_exclude_is_accounted_for() -> None:
     assert [(one.id, one.rule) for one in expansion.dropped] == [("hello-c(gcc,static)", HERE)]
 
 
+def test_libraries_are_an_axis_of_dynamic_variants() -> None:
+    """A static program has none to bring, and a build image has them all."""
+    both = (Libs.NONE, Libs.BUNDLE)
+
+    assert ids(settings(run=("gcc", "scratch"), libs=both)) == [
+        "hello-c(gcc,dynamic)",
+        "hello-c(gcc,static)",
+        "hello-c(scratch,dynamic)",
+        "hello-c(scratch,dynamic+libs)",
+        "hello-c(scratch,static)",
+    ]
+    included = Inclusion(run="scratch", link=LinkMode.DYNAMIC, libs=Libs.BUNDLE)
+    assert "hello-c(scratch,dynamic+libs)" in ids(settings(include=(included,)))
+
+
+def test_libraries_that_are_there_already() -> None:
+    """To bring libraries into the image that has them is a mistake."""
+    included = Inclusion(run="gcc", link=LinkMode.DYNAMIC, libs=Libs.BUNDLE, location=HERE)
+
+    with pytest.raises(ConfigError, match=r"runs where it was built, with all its libraries\."):
+        matrix.expand(settings(include=(included,)))
+
+
+def test_selectors_tell_libraries_apart() -> None:
+    """`dynamic` is without libraries, `dynamic+libs` with, a glob may match both."""
+    alone, both = (
+        Expectation(selector=Selector(link=(glob,)), verdict=Verdict.FAILS)
+        for glob in ("dynamic", "dynamic*")
+    )
+    libs = (Libs.NONE, Libs.BUNDLE)
+
+    found = [
+        [
+            each.id
+            for each in matrix.expand(
+                settings(run=("scratch",), libs=libs, expect=(rule,))
+            ).variants
+            if each.expected.verdict is Verdict.FAILS
+        ]
+        for rule in (alone, both)
+    ]
+
+    one, other = "hello-c(scratch,dynamic)", "hello-c(scratch,dynamic+libs)"
+    assert found == [[one], [one, other]]
+
+
 def test_what_was_excluded_can_be_included() -> None:
     """Include is applied after exclude."""
     of = settings(
@@ -134,6 +181,12 @@ def test_all_dead_rules_are_reported() -> None:
             " link 'musl' matches none of dynamic, static."
         ),
     )
+
+
+def test_tag_of_libraries() -> None:
+    """`nox -t libs` runs what brings its libraries."""
+    assert "libs" in matrix.tags(variant("scratch", LinkMode.DYNAMIC, libs=Libs.BUNDLE))
+    assert "libs" not in matrix.tags(variant("scratch", LinkMode.DYNAMIC))
 
 
 def test_tags_are_identifiers() -> None:

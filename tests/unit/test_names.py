@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nox_variants import names
-from nox_variants.model import LinkMode
+from nox_variants.model import Libs, LinkMode
 from samples import variant
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/:+@-]{0,99}", fullmatch=True)
@@ -136,7 +136,7 @@ def test_long_image_tag_is_cut() -> None:
 
 def decoded(tag: str) -> tuple[str, str, str]:
     """Return build image, link mode and run image of a tag that was not cut off."""
-    found = re.fullmatch(r"(.*?)-(dynamic|static|musl)\.(.*)", tag)
+    found = re.fullmatch(r"(.*?)-(dynamic(?:-libs)?|static|musl)\.(.*)", tag)
     assert found
     codes = {"__": "_", "_-": "/", "_.c": ":", "_.p": "+", "_.a": "@", "_.d": ".", "_": ":"}
     build, run = (
@@ -146,9 +146,14 @@ def decoded(tag: str) -> tuple[str, str, str]:
     return build, found[2], run
 
 
-@given(build=TRICKY, link=LINKS, run=TRICKY)
-def test_image_tag_can_be_read_back(build: str, link: LinkMode, run: str) -> None:
+@given(build=TRICKY, link=LINKS, run=TRICKY, libs=st.sampled_from(Libs))
+@example(build="a-dynamic-libs.b", link=LinkMode.DYNAMIC, run="c", libs=Libs.NONE)
+@example(build="a", link=LinkMode.DYNAMIC, run="libs.c", libs=Libs.NONE)
+def test_image_tag_can_be_read_back(build: str, link: LinkMode, run: str, libs: Libs) -> None:
     """Nothing of a variant is lost in its tag: it can be told from the tag alone."""
-    tag = names.image_tag(variant(run, link, build))
+    libs = libs if link is LinkMode.DYNAMIC else Libs.NONE
+    made = variant(run, link, build, libs=libs)
+    tag = names.image_tag(made)
 
-    assert len(tag) == names.TAG_LENGTH or decoded(tag) == (build, link, run)
+    linking = made.linking.replace("+", "-")
+    assert len(tag) == names.TAG_LENGTH or decoded(tag) == (build, linking, run)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nox_variants.model import Image, ImageSource, LinkMode, Recipe, Smoke, SourceKind
+from nox_variants.model import Image, ImageSource, Libs, LinkMode, Recipe, Smoke, SourceKind
 from nox_variants.plan import WORKDIR, BuildStage, CopiedFile, Plan, RunStage, make_plans
 from samples import APT, SETTINGS, C, variant
 
@@ -39,6 +39,7 @@ def test_two_stages() -> None:
                 env=(),
                 workdir="/",
                 cmd=("/hello-c",),
+                bundle=False,
                 single_stage=False,
             ),
             smoke=Smoke(stdout="Hello, world!\n"),
@@ -56,8 +57,45 @@ def test_single_stage() -> None:
         env=(),
         workdir=WORKDIR,
         cmd=("/out/hello-c",),
+        bundle=False,
         single_stage=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("cmd", "copied", "single"),
+    [
+        (None, ("/hello-c",), ("/out/hello-c",)),
+        (
+            ("java", "-cp", "{artifact}"),
+            ("java", "-cp", "/hello-c"),
+            ("java", "-cp", "/out/hello-c"),
+        ),
+        (("{program}",), ("hello-c",), ("hello-c",)),
+        (
+            "{artifact} | cat ${artifact}",
+            ("/bin/sh", "-c", "/hello-c | cat ${artifact}"),
+            ("/bin/sh", "-c", "/out/hello-c | cat ${artifact}"),
+        ),
+    ],
+)
+def test_command(
+    cmd: tuple[str, ...] | str | None, copied: tuple[str, ...], single: tuple[str, ...]
+) -> None:
+    """A command has two forms, and names the artifact wherever that is in the image."""
+    (program,) = SETTINGS.programs
+    settings = replace(SETTINGS, programs=(replace(program, cmd=cmd),))
+    variants = [variant("scratch", LinkMode.STATIC), variant("gcc", LinkMode.STATIC)]
+
+    assert [plan.run.cmd for plan in make_plans(settings, variants)] == [copied, single]
+
+
+def test_bundle() -> None:
+    """Libraries are asked for where the variant says so; which they are, the build tells."""
+    (plan,) = make_plans(SETTINGS, [variant("scratch", LinkMode.DYNAMIC, libs=Libs.BUNDLE)])
+
+    assert plan.run.bundle
+    assert plan.run.files == (CopiedFile(source="/out/hello-c", target="/hello-c"),)
 
 
 def test_language_and_program_reach_the_build() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from nox_variants import names
+from nox_variants import names, rootfs
 from nox_variants.engines.compiling import CHANGES
 from nox_variants.errors import LayoutError, StoreError
 from nox_variants.model import Digest
@@ -21,9 +21,10 @@ from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.results import Sizes, VariantImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from nox_variants.engines.bundling import Bundled
     from nox_variants.plan import Plan
     from nox_variants.results import Build, PreparedImage
     from nox_variants.sources import Snapshot
@@ -61,6 +62,27 @@ class Assembled:
     manifest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file of a layer: its path in the image, where its bytes are, and their digest."""
+
+    target: str
+    file: Path
+    digest: Digest
+
+
+def copies(plan: Plan, build: Build, bundle: Iterable[Bundled] = ()) -> list[Copy]:
+    """Return the files that a plan copies, in its order."""
+    known = {each.path: (each.file, each.digest) for each in build.artifacts}
+    known |= {each.source: (each.file, each.digest) for each in bundle}
+    return [Copy(each.target, *known[each.source]) for each in plan.run.files]
+
+
+def artifacts(build: Build) -> list[Copy]:
+    """Return what a build made, each file where it was made."""
+    return [Copy(each.path, each.file, each.digest) for each in build.artifacts]
+
+
 class Assembler:
     """Makes variant images.
 
@@ -80,12 +102,27 @@ class Assembler:
         self._layers: dict[str, Layer] = {}
 
     def assemble(
-        self, plan: Plan, base: PreparedImage, build: Build, source: Snapshot
+        self,
+        plan: Plan,
+        base: PreparedImage,
+        root: Path,
+        build: Build,
+        source: Snapshot,
+        *,
+        bundle: tuple[Bundled, ...] = (),
     ) -> Assembled:
         """Return the variant's image after writing its layout.
 
         A single-stage image is the build image with two layers more: the source, and what the
         commands changed. Any other has one: the copied files.
+
+        Args:
+            plan: The variant, its bundle included.
+            base: Its run image.
+            root: The folder of that image's files.
+            build: What its build stage gave.
+            source: What that was built from.
+            bundle: The libraries among the plan's files.
         """
         layers: tuple[Layer, ...]
         if plan.run.single_stage:
@@ -95,24 +132,32 @@ class Assembler:
                 self._layer({"build": build.key}, changes),
             )
         else:
-            layers = (self._copied(plan, build),)
+            layers = (self.files(copies(plan, build, bundle), root),)
         return self._image(plan, base, build, layers)
 
-    def _copied(self, plan: Plan, build: Build) -> Layer:
-        artifacts = {artifact.path: artifact for artifact in build.artifacts}
-        files = [(each.target, artifacts[each.source]) for each in plan.run.files]
+    def files(self, copied: Sequence[Copy], root: Path | None = None) -> Layer:
+        """Return a layer of files, each with the folders above it.
 
-        def fill(root: Path) -> None:
-            for target, artifact in files:
+        Args:
+            copied: The files.
+            root: The folder of the image that they go on: its links to folders are followed.
+        """
+        lower = () if root is None else (root,)
+        placed = [(rootfs.place(lower, each.target), each) for each in copied]
+
+        def fill(layer: Path) -> None:
+            for target, each in placed:
                 for folder in list(reversed(PurePosixPath(target).parents))[1:]:
-                    made = root / folder.relative_to("/")
+                    made = layer / folder.relative_to("/")
                     made.mkdir(exist_ok=True)
                     made.chmod(0o755)
-                path = root / target.lstrip("/")
-                shutil.copyfile(artifact.file, path)
-                path.chmod(artifact.file.stat().st_mode & 0o777)
+                path = layer / target.lstrip("/")
+                shutil.copyfile(each.file, path)
+                path.chmod(each.file.stat().st_mode & 0o777)
 
-        described = [(target, artifact.digest) for target, artifact in files]
+        described = [
+            (target, each.digest, each.file.stat().st_mode & 0o777) for target, each in placed
+        ]
         return self._layer({"files": described}, None, fill)
 
     def _layer(
