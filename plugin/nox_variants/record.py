@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
-from nox_variants.results import EngineName, Linkage, Outcome, Role, Sizes
+from nox_variants.model import Cause, Digest, Libs, LinkMode, SourceKind, Verdict
+from nox_variants.results import EngineName, Linkage, Outcome, Role, ServiceSeen, Sizes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -90,7 +90,10 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeSeen:
-    """What was seen of the smoke run; ``startup_ms`` and ``peak_memory`` are null for now."""
+    """What was seen of the smoke run; ``startup_ms`` and ``peak_memory`` are null for now.
+
+    ``service`` is null where the program is asked for no answer.
+    """
 
     exit_code: int | None
     signal: int | None
@@ -98,6 +101,7 @@ class SmokeSeen:
     stderr: str
     truncated: bool
     timed_out: bool
+    service: ServiceSeen | None = None
     startup_ms: float | None = None
     peak_memory: int | None = None
 
@@ -114,6 +118,7 @@ class Record:
         build_image: The build image's name in the file.
         run_image: The run image's name in the file.
         link: The link mode asked for.
+        libs: Whether the libraries that it needs come along.
         platform: ``linux/amd64``.
         engine: What built and ran it; null when no engine was usable.
         started_at: UTC, ISO 8601.
@@ -124,7 +129,9 @@ class Record:
         cause: Why it fails.
         explanation: The cause as a sentence.
         expected: What the file expects.
-        predicted: Null in this version.
+        predicted: What the files alone let expect; null when there is no image.
+        contradiction: A sentence where that was wrong, a defect of ours; else empty.
+        shell: Whether the image has a shell; null when there is no image.
         outcome: The verdict held against the expectation.
         reason: Why the outcome is what it is, where the verdict alone does not say it.
         linkage: Link facts of the artifact; null when there is none.
@@ -146,6 +153,7 @@ class Record:
     build_image: str
     run_image: str
     link: LinkMode
+    libs: Libs = Libs.NONE
     platform: str
     engine: EngineUsed | None
     started_at: str
@@ -157,6 +165,8 @@ class Record:
     explanation: str = ""
     expected: Judgement
     predicted: Judgement | None = None
+    contradiction: str = ""
+    shell: bool | None = None
     outcome: Outcome
     reason: str = ""
     linkage: LinkageSeen | None = None

@@ -257,26 +257,30 @@ class _Variants:
             image = self._engine.assemble(plan, base, build)
             seconds = replace(blank.seconds, assemble=time.perf_counter() - begin)
             blank = replace(blank, image=_image_made(image), sizes=image.sizes, seconds=seconds)
+            subject = self._subject(plan, build, image)
+            predicted = diagnosis.predict(subject)
+            blank = replace(
+                blank,
+                predicted=Judgement(verdict=predicted.verdict, cause=predicted.cause),
+                shell=subject.root.shell,
+            )
             seen = self._engine.smoke(image, plan.smoke)
-            finding = self._judge(plan, build, image, seen)
         except VariantsError as error:
             return replace(blank, outcome=Outcome.ERROR, reason=str(error))
         blank = replace(
             blank, smoke=_smoke_seen(seen), seconds=replace(blank.seconds, smoke=seen.seconds)
         )
+        finding = diagnosis.judge(subject, seen)
+        blank = replace(blank, contradiction=diagnosis.contradiction(predicted, finding) or "")
         mismatch = linkage.mismatch(plan.variant.link, build.artifacts[0].facts, plan.language)
         return _judged(blank, plan.variant.expected, finding, mismatch)
 
-    def _judge(self, plan: Plan, build: Build, image: VariantImage, seen: Observation) -> Finding:
-        facts = build.artifacts[0].facts
-        paths = (facts.interpreter,) if facts.interpreter else ()
-        root = self._engine.root_facts(image, paths) if diagnosis.needs_root(seen) else None
-        return diagnosis.judge(
-            facts=facts,
-            root=root,
-            seen=seen,
+    def _subject(self, plan: Plan, build: Build, image: VariantImage) -> diagnosis.Subject:
+        return diagnosis.Subject(
+            facts=self._engine.inspect(image),
+            artifact=build.artifacts[0].facts,
             smoke=plan.smoke,
-            platform_machine=self._context.machine,
+            machine=self._context.machine,
             run_image=plan.variant.run_image,
             cmd=image.cmd,
         )
@@ -291,6 +295,7 @@ class _Variants:
             build_image=variant.build_image,
             run_image=variant.run_image,
             link=variant.link,
+            libs=variant.libs,
             platform=context.platform,
             engine=EngineUsed(name=context.engine.name, version=context.engine.version),
             started_at=context.clock().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -357,4 +362,5 @@ def _smoke_seen(seen: Observation) -> SmokeSeen:
         stderr=kept[1],
         truncated=seen.truncated or kept != (seen.stdout, seen.stderr),
         timed_out=seen.timed_out,
+        service=seen.service and replace(seen.service, body=seen.service.body[:OUTPUT_KEPT]),
     )

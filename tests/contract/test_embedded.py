@@ -334,7 +334,7 @@ def test_layer_that_vanishes(bench: Bench, home: Path, tmp_path: Path) -> None:
     source = Snapshot(digest="", root=tmp_path)
 
     with pytest.raises(StoreError, match=r"layer \w+ vanished from the store while it was made"):
-        assembler.assemble(plan, bench.engine.prepare(plan.run.image), build, source)
+        assembler.assemble(plan, bench.engine.prepare(plan.run.image), tmp_path, build, source)
 
 
 def test_layers_of_a_single_stage(bench: Bench, home: Path) -> None:

@@ -15,14 +15,32 @@ from nox_variants.engines.fake import FakeEngine
 from nox_variants.errors import BuildFailed, VariantsError
 from nox_variants.model import LinkMode, Smoke
 from nox_variants.oci.digest import parse
-from nox_variants.results import EngineName, Linkage, Observation, RootFacts
+from nox_variants.results import (
+    EngineName,
+    FileFacts,
+    ImageFacts,
+    Linkage,
+    Observation,
+    RootFacts,
+    Startup,
+    Step,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 FAILING = "echo compiling; echo oops >&2; exit 3"
-BUSYBOX_ROOT = RootFacts(shell=True, interpreters=frozenset({"/bin/sh"}))  # noqa: S604  # a fact
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+
+
+def inspected(root: RootFacts, facts: FileFacts, loader: str = "") -> ImageFacts:
+    """Return an image whose program is there, and whose loader is not."""
+    startup = Startup(
+        steps=(Step(path="/hello-c", facts=facts, executable=True),),
+        loader=Step(path=loader) if loader else None,
+    )
+    return ImageFacts(root=root, startup=startup)
 
 
 def fake(source: Path) -> Bench:
@@ -40,7 +58,15 @@ def fake(source: Path) -> Bench:
                 started=False, exec_error="/hello-c: No such file or directory"
             )
         },
-        roots={"hello-c:gcc-static.alpine": BUSYBOX_ROOT},
+        inspected={
+            "hello-c:gcc-static.alpine": inspected(
+                RootFacts(shell=True),  # noqa: S604  # a fact, not a call
+                FileFacts(linkage=Linkage.STATIC),
+            ),
+            "hello-c:gcc-dynamic.scratch": inspected(
+                RootFacts(), FileFacts(linkage=Linkage.GLIBC_DYNAMIC), LOADER
+            ),
+        },
     )
     return Bench(engine, source)
 
@@ -222,21 +248,32 @@ def test_smoke(bench: Bench, run: str) -> None:
 
 
 def test_smoke_without_a_loader(bench: Bench) -> None:
-    """A dynamic program does not start where its loader is missing, and the root says so."""
+    """A dynamic program does not start where its loader is missing, and the image shows it."""
     image = bench.image(bench.plan(link=LinkMode.DYNAMIC))
 
     seen = bench.engine.smoke(image, SMOKE)
     assert replace(seen, exec_error="") == Observation(started=False)
     assert "no such file or directory" in seen.exec_error.lower()
-    assert bench.engine.root_facts(image, ("/lib64/ld-linux-x86-64.so.2",)) == RootFacts()
+    facts = bench.engine.inspect(image)
+    assert facts.root == RootFacts()
+    assert facts.startup.loader == Step(path=LOADER)
+    assert facts.startup.steps[0].facts is not None
+    assert facts.startup.steps[0].facts.linkage is Linkage.GLIBC_DYNAMIC
 
 
-def test_root_facts(bench: Bench) -> None:
-    """What a root offers is told, of the interpreters those that were asked about."""
+def test_inspect(bench: Bench) -> None:
+    """What an image's root offers is told, and how its command would start."""
     image = bench.image(bench.plan(run="alpine"))
 
-    assert bench.engine.root_facts(image, ("/bin/sh", "/bin/nothing")) == BUSYBOX_ROOT
-    assert bench.engine.root_facts(image, ("/bin/sh", "/bin/nothing")) == BUSYBOX_ROOT
+    facts = bench.engine.inspect(image)
+
+    assert facts.root == RootFacts(shell=True)  # noqa: S604  # a fact, not a call
+    (step,) = facts.startup.steps
+    assert (step.path, step.executable) == ("/hello-c", True)
+    assert step.facts is not None
+    assert step.facts.linkage in {Linkage.STATIC, Linkage.STATIC_PIE}
+    assert facts.startup.loader is None
+    assert bench.engine.inspect(image) == facts
 
 
 def test_many_threads(bench: Bench) -> None:
@@ -246,7 +283,7 @@ def test_many_threads(bench: Bench) -> None:
     with ThreadPoolExecutor(6) as threads:
         images = list(threads.map(bench.image, plans))
         seen = list(threads.map(bench.engine.smoke, images, [SMOKE] * len(images)))
-        roots = list(threads.map(bench.engine.root_facts, images))
+        roots = list(threads.map(bench.engine.inspect, images))
 
     if not is_daemon(bench):
         assert images[:3] == images[3:6] == images[6:9] == images[9:]

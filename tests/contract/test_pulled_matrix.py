@@ -124,7 +124,7 @@ def test_same_on_every_engine(
         theirs = run(project, "docker", **environment("buildkit", docker_service))
 
     outcomes = [each["outcome"] for each in ours.values()]
-    assert len(outcomes) == 42
+    assert len(outcomes) == 44
     assert outcomes.count("skipped") == 3
     assert not {"failed", "error"} & set(outcomes)
     for name, record in ours.items():

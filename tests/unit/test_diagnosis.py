@@ -8,61 +8,89 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nox_variants.diagnosis import judge, judge_build_failure, needs_root, outcome, quote
+from nox_variants.diagnosis import (
+    PREDICTABLE,
+    Subject,
+    contradiction,
+    judge,
+    judge_build_failure,
+    outcome,
+    predict,
+    quote,
+)
 from nox_variants.errors import BuildFailed
-from nox_variants.model import Cause, Expected, Location, Smoke, Verdict
-from nox_variants.results import ElfFacts, Finding, Linkage, Observation, Outcome, RootFacts
+from nox_variants.model import Cause, Expected, Location, Need, Service, Smoke, Verdict
+from nox_variants.results import (
+    FileFacts,
+    Finding,
+    ImageFacts,
+    Library,
+    Linkage,
+    Observation,
+    Outcome,
+    RootFacts,
+    ServiceSeen,
+    Startup,
+    Step,
+)
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
-STATIC = ElfFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)
+STATIC = FileFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)
 GLIBC = replace(STATIC, linkage=Linkage.GLIBC_DYNAMIC, interpreter=LOADER)
-SCRIPT = ElfFacts(linkage=Linkage.SCRIPT, interpreter="/bin/sh")
+SCRIPT = FileFacts(linkage=Linkage.SCRIPT, interpreter="/bin/sh")
+OTHER = FileFacts(linkage=Linkage.OTHER)
 EMPTY = RootFacts()
-UBUNTU = RootFacts(loaders=frozenset({LOADER}), libraries=frozenset({"libc.so.6"}))
+WHOLE = RootFacts(  # noqa: S604  # a fact, not a call
+    libc="glibc 2.36",
+    shell=True,
+    certificates="/etc/ssl/cert.pem",
+    timezones=True,
+    users=frozenset({"root"}),
+)
 WELL = Observation(started=True, exit_code=0)
 NOT_STARTED = Observation(started=False)
 WORKS = Finding(verdict=Verdict.WORKS)
 
 
-def find(
-    seen: Observation,
-    *,
-    facts: ElfFacts = STATIC,
-    root: RootFacts | None = None,
+def step(
+    facts: FileFacts | None = STATIC, path: str = "/hello", *, executable: bool = True
+) -> Step:
+    """Return a file that the kernel opens; None when it is not there."""
+    return Step(path=path, facts=facts, executable=executable and facts is not None)
+
+
+def about(
+    *steps: Step,
+    loader: Step | None = None,
+    libraries: tuple[Library, ...] = (),
+    root: RootFacts = EMPTY,
     smoke: Smoke | None = None,
     machine: str = "x86_64",
     cmd: tuple[str, ...] = ("/hello",),
-) -> Finding:
-    """Judge, with what most tests have in common."""
-    return judge(
-        facts=facts,
-        root=root,
-        seen=seen,
+    artifact: FileFacts | None = None,
+) -> Subject:
+    """Return a subject, with what most tests have in common."""
+    steps = steps or (step(),)
+    return Subject(
+        facts=ImageFacts(
+            root=root, startup=Startup(steps=steps, loader=loader, libraries=libraries)
+        ),
+        artifact=artifact or steps[0].facts or STATIC,
         smoke=smoke or Smoke(),
-        platform_machine=machine,
+        machine=machine,
         run_image="scratch",
         cmd=cmd,
     )
 
 
+def find(seen: Observation, *, smoke: Smoke | None = None) -> Finding:
+    """Judge a run of a static program."""
+    return judge(about(smoke=smoke), seen)
+
+
 def fails(cause: Cause, explanation: str) -> Finding:
     """Return a failure."""
     return Finding(verdict=Verdict.FAILS, cause=cause, explanation=explanation)
-
-
-@pytest.mark.parametrize(
-    ("seen", "needed"),
-    [
-        (NOT_STARTED, True),
-        (replace(WELL, exit_code=127), True),
-        (WELL, False),
-        (replace(WELL, exit_code=126), False),
-        (replace(WELL, exit_code=None), False),
-    ],
-)
-def test_needs_root(seen: Observation, needed: bool) -> None:  # noqa: FBT001
-    """The root filesystem is read only for the failures that it can explain."""
-    assert needs_root(seen) is needed
 
 
 @pytest.mark.parametrize(
@@ -105,6 +133,9 @@ def test_limits(seen: Observation, finding: Finding) -> None:
     assert find(seen, smoke=Smoke(timeout=2.5, memory=64_000_000)) == finding
 
 
+BRING = "link it statically, bring its libraries (libs: bundle), or run it in an image"
+
+
 @pytest.mark.parametrize(
     ("facts", "needs", "image"),
     [
@@ -123,47 +154,93 @@ def test_limits(seen: Observation, finding: Finding) -> None:
         (replace(GLIBC, interpreter="x" * 256), f"the loader '{'x' * 60}'...", "with glibc"),
     ],
 )
-def test_missing_loader(facts: ElfFacts, needs: str, image: str) -> None:
-    """A loader that the root lacks is named, with the way out."""
-    assert find(NOT_STARTED, facts=facts, root=EMPTY) == fails(
-        Cause.MISSING_LOADER,
-        f"needs {needs}, which scratch does not have: link it statically, or run it in an image"
-        f" {image}",
+def test_missing_loader(facts: FileFacts, needs: str, image: str) -> None:
+    """A loader that the root lacks is named, with the way out; before a run and after it."""
+    subject = about(step(facts), loader=step(None, facts.interpreter))
+    finding = fails(
+        Cause.MISSING_LOADER, f"needs {needs}, which scratch does not have: {BRING} {image}"
     )
 
+    assert judge(subject, NOT_STARTED) == predict(subject) == finding
 
-def test_missing_script_interpreter() -> None:
-    """A script whose interpreter the root lacks cannot be executed there."""
-    assert find(NOT_STARTED, facts=SCRIPT, root=EMPTY) == fails(
-        Cause.NOT_EXECUTABLE,
-        "is a script for /bin/sh, which scratch does not have: run it in an image that has it",
+
+def test_the_libc_of_the_image_is_named() -> None:
+    """Where an image has another libc, the sentence says so."""
+    root = RootFacts(libc="musl 1.2.3")
+    finding = predict(about(step(GLIBC), loader=step(None, LOADER), root=root))
+
+    assert "which scratch (musl) does not have" in finding.explanation
+
+
+SH = step(path="/bin/sh")
+CRLF = replace(SCRIPT, interpreter="/bin/sh\r")
+BY_ENV = replace(SCRIPT, interpreter="/usr/bin/env", argument="python3")
+SHELL_FORM = ("/bin/sh", "-c", "/hello")
+
+
+@pytest.mark.parametrize(
+    ("subject", "cause", "words"),
+    [
+        (about(step(None)), Cause.NOT_EXECUTABLE, "/hello is not there in scratch"),
+        (about(step(executable=False)), Cause.NOT_EXECUTABLE, "chmod +x"),
+        (about(step(OTHER)), Cause.NOT_EXECUTABLE, "neither a program for this kernel nor"),
+        (
+            about(step(GLIBC), loader=step(STATIC, LOADER, executable=False)),
+            Cause.NOT_EXECUTABLE,
+            f"{LOADER} of scratch may not be executed",
+        ),
+        (about(step(None, "/bin/sh"), cmd=SHELL_FORM), Cause.MISSING_SHELL, "is in shell form"),
+        (
+            about(step(SCRIPT), step(None, "/bin/sh")),
+            Cause.MISSING_SHELL,
+            "is a script for /bin/sh, which scratch does not have",
+        ),
+        (about(step(CRLF), step(None, "/bin/sh\r")), Cause.BAD_SHEBANG, "carriage return"),
+        (
+            about(step(replace(SCRIPT, interpreter=""))),
+            Cause.BAD_SHEBANG,
+            "the first line of /hello names no interpreter",
+        ),
+        (
+            about(step(SCRIPT), SH, root=WHOLE),
+            None,
+            "",
+        ),
+        (about(step(SCRIPT), step(OTHER, "/bin/sh")), Cause.NOT_EXECUTABLE, "/bin/sh is neither"),
+    ],
+)
+def test_obstacles(subject: Subject, cause: Cause | None, words: str) -> None:
+    """What keeps the kernel from executing a command is known before it tries."""
+    predicted = predict(subject)
+
+    assert predicted.cause is cause
+    assert words in predicted.explanation
+    if cause:
+        assert judge(subject, replace(NOT_STARTED, exec_error="no such file")) == predicted
+
+
+def test_not_executable_says_what_the_engine_said() -> None:
+    """What did not start for no reason that files show is explained in the engine's words."""
+    assert judge(about(), replace(NOT_STARTED, exec_error="permission denied")) == fails(
+        Cause.NOT_EXECUTABLE, "'/hello' cannot be executed in scratch: 'permission denied'"
+    )
+    assert judge(about(cmd=()), NOT_STARTED).explanation == (
+        "an image without a command cannot be executed in scratch"
     )
 
 
 @pytest.mark.parametrize(
-    ("facts", "root"),
-    [
-        (GLIBC, UBUNTU),
-        (GLIBC, None),
-        (SCRIPT, RootFacts(interpreters=frozenset({"/bin/sh"}))),
-        (STATIC, EMPTY),
-        (ElfFacts(linkage=Linkage.OTHER), EMPTY),
-    ],
+    ("interpreter", "argument", "cause"),
+    [("/usr/bin/env", "python3", Cause.MISSING_SHELL), ("/usr/bin/env", "sh\r", Cause.BAD_SHEBANG)],
 )
-def test_not_executable(facts: ElfFacts, root: RootFacts | None) -> None:
-    """What did not start with its interpreter there is not executable, as the engine says."""
-    seen = replace(NOT_STARTED, exec_error="permission denied")
+def test_interpreter_that_env_does_not_find(interpreter: str, argument: str, cause: Cause) -> None:
+    """`env` starts, and ends with 127: the interpreter behind it is the cause."""
+    script = replace(SCRIPT, interpreter=interpreter, argument=argument)
+    subject = about(step(script), step(path=interpreter), step(None, argument))
+    seen = replace(WELL, exit_code=127, stderr="env: 'python3': No such file or directory")
 
-    assert find(seen, facts=facts, root=root) == fails(
-        Cause.NOT_EXECUTABLE, "'/hello' cannot be executed in scratch: 'permission denied'"
-    )
-
-
-def test_not_executable_without_words() -> None:
-    """The sentence is whole without a command and without the engine's words."""
-    finding = find(NOT_STARTED, cmd=())
-
-    assert finding.explanation == "an image without a command cannot be executed in scratch"
+    assert predict(subject).cause is judge(subject, seen).cause is cause
+    assert judge(subject, replace(seen, exit_code=1)).cause is Cause.EXIT_CODE
 
 
 @pytest.mark.parametrize(
@@ -188,7 +265,7 @@ def test_not_executable_without_words() -> None:
 )
 def test_wrong_architecture(program: str, machine: str, foreign: bool) -> None:  # noqa: FBT001
     """A program of another machine is told apart, whether uname, Docker or ELF names it."""
-    finding = find(NOT_STARTED, facts=replace(STATIC, machine=program), machine=machine)
+    finding = judge(about(step(replace(STATIC, machine=program)), machine=machine), NOT_STARTED)
 
     cause = Cause.WRONG_ARCHITECTURE if foreign else Cause.NOT_EXECUTABLE
     assert finding.cause is cause
@@ -197,43 +274,244 @@ def test_wrong_architecture(program: str, machine: str, foreign: bool) -> None: 
 
 def test_architecture_comes_before_the_loader() -> None:
     """A loader cannot help a foreign program; it can help one that this kernel may run."""
-    arm = replace(GLIBC, machine="aarch64")
-    old = replace(GLIBC, machine="i686", interpreter="/lib/ld-linux.so.2")
+    arm = step(replace(GLIBC, machine="aarch64"))
+    old = step(replace(GLIBC, machine="i686", interpreter="/lib/ld-linux.so.2"))
+    loader = step(None, "/lib/ld-linux.so.2")
 
-    assert find(NOT_STARTED, facts=arm, root=EMPTY).explanation == (
+    assert judge(about(arm, loader=loader), NOT_STARTED).explanation == (
         "is built for aarch64, and this machine is x86_64"
     )
-    assert find(NOT_STARTED, facts=old, root=EMPTY).cause is Cause.MISSING_LOADER
+    assert judge(about(old, loader=loader), NOT_STARTED).cause is Cause.MISSING_LOADER
+    assert predict(about(step(replace(STATIC, machine="i686")))) == WORKS
 
 
-@pytest.mark.parametrize(
-    "stderr",
-    [
-        "/hello: error while loading shared libraries: libz.so.1: cannot open shared object\n",
-        "Error loading shared library libz.so.1: No such file or directory (needed by /hello)\n",
-    ],
-)
-def test_missing_library(stderr: str) -> None:
+GLIBC_SAYS = "/hello: error while loading shared libraries: {}: cannot open shared object file\n"
+MUSL_SAYS = "Error loading shared library {}: No such file or directory (needed by /hello)\n"
+VERSION_SAYS = "/hello: /lib/libc.so.6: version `{}' not found (required by /hello)\n"
+
+
+def dynamic(*libraries: Library, root: RootFacts = WHOLE, smoke: Smoke | None = None) -> Subject:
+    """Return a dynamic program that has its loader."""
+    return about(step(GLIBC), loader=step(path=LOADER), libraries=libraries, root=root, smoke=smoke)
+
+
+def library(name: str, path: str = "", by: str = "/hello", undefined: str = "") -> Library:
+    """Return a library: found at a path, or not at all."""
+    return Library(name=name, needed_by=by, path=path, undefined=tuple(undefined.split()))
+
+
+@pytest.mark.parametrize("words", [GLIBC_SAYS, MUSL_SAYS])
+def test_missing_library(words: str) -> None:
     """Both libcs name the library that they miss; the root has to agree."""
-    seen = replace(WELL, exit_code=127, stderr=stderr)
-    zlib = replace(UBUNTU, libraries=frozenset({"libz.so.1"}))
-
-    assert find(seen, root=UBUNTU) == fails(
+    seen = replace(WELL, exit_code=127, stderr=words.format("libz.so.1"))
+    subject = dynamic(library("libc.so.6", "/lib/libc.so.6"), library("libz.so.1"))
+    finding = fails(
         Cause.MISSING_LIBRARY,
-        "needs the library libz.so.1, which scratch does not have: link it statically, or run it"
-        " in an image that has it",
+        f"needs the library libz.so.1, which scratch (glibc) does not have: {BRING} that has it",
     )
-    assert find(seen, root=zlib).cause is Cause.EXIT_CODE
-    assert find(seen, root=None).cause is Cause.EXIT_CODE
-    assert find(replace(seen, exit_code=1), root=UBUNTU).cause is Cause.EXIT_CODE
-    assert find(replace(seen, stderr="sh: not found"), root=UBUNTU).cause is Cause.EXIT_CODE
+
+    assert judge(subject, seen) == predict(subject) == finding
+    assert judge(dynamic(library("libz.so.1", "/lib/libz.so.1")), seen).cause is Cause.EXIT_CODE
+    assert judge(subject, replace(seen, stderr="sh: not found")).cause is Cause.EXIT_CODE
+    assert judge(subject, replace(seen, exit_code=0)) == WORKS
+
+
+def test_missing_library_of_a_library() -> None:
+    """Who needs it is said, where that is not the program."""
+    finding = predict(dynamic(library("libz.so.1", by="/lib/libpng.so")))
+
+    assert finding.explanation.startswith("needs the library libz.so.1 for /lib/libpng.so, which")
 
 
 def test_missing_library_expected_exit_code() -> None:
     """A loader's failure is one, also where its exit code is the one that was expected."""
-    seen = replace(WELL, exit_code=127, stderr="Error loading shared library libz.so: gone")
+    seen = replace(WELL, exit_code=127, stderr=MUSL_SAYS.format("libz.so"))
+    subject = dynamic(library("libz.so"), smoke=Smoke(exit_code=127))
 
-    assert find(seen, root=EMPTY, smoke=Smoke(exit_code=127)).cause is Cause.MISSING_LIBRARY
+    assert judge(subject, seen).cause is Cause.MISSING_LIBRARY
+
+
+@pytest.mark.parametrize(
+    ("undefined", "cause", "words"),
+    [
+        ("GLIBC_2.4 GLIBC_2.38", Cause.LIBC_TOO_OLD, "needs GLIBC_2.38 of libc.so.6, and scratch"),
+        ("GLIBCXX_3.4.32", Cause.LIBSTDCXX_TOO_OLD, "needs GLIBCXX_3.4.32 of libstdc++.so.6"),
+        ("CXXABI_1.3.15", Cause.LIBSTDCXX_TOO_OLD, "needs CXXABI_1.3.15"),
+        ("GLIBCXX_3.4.32 GLIBC_2.38", Cause.LIBC_TOO_OLD, "needs GLIBC_2.38"),
+        ("OPENSSL_3.0.0", Cause.MISSING_LIBRARY, "needs OPENSSL_3.0.0"),
+    ],
+)
+def test_missing_version(undefined: str, cause: Cause, words: str) -> None:
+    """A library that is too old is told by the versions that it lacks, libc before all others."""
+    name = "libstdc++.so.6" if "CXX" in undefined else "libc.so.6"
+    subject = dynamic(library(name, f"/lib/{name}", undefined=undefined))
+    stderr = "".join(map(VERSION_SAYS.format, undefined.split()))
+
+    assert predict(subject).cause is cause
+    assert words.partition(" of ")[0] in predict(subject).explanation
+    assert judge(subject, replace(WELL, exit_code=1, stderr=stderr)) == predict(subject)
+    whole = dynamic(library(name, f"/lib/{name}"))
+    assert judge(whole, replace(WELL, exit_code=1, stderr=stderr)).cause is Cause.EXIT_CODE
+
+
+def test_class_version() -> None:
+    """A class file that is newer than the runtime is told by both numbers."""
+    subject = about(
+        step(path="/usr/bin/java"),
+        root=replace(WHOLE, java=61),
+        artifact=replace(OTHER, class_version=65),
+    )
+    words = "Exception: java.lang.UnsupportedClassVersionError: Hello has been compiled by a more"
+
+    assert predict(subject).explanation == (
+        "is compiled for Java 21, and scratch has Java 17: compile it with --release 17, or run it"
+        " in a newer image"
+    )
+    assert judge(subject, replace(WELL, exit_code=1, stderr=words)) == predict(subject)
+    assert predict(replace(subject, artifact=replace(OTHER, class_version=61))) == WORKS
+
+
+@pytest.mark.parametrize(
+    ("need", "words", "cause"),
+    [
+        (Need.CERTIFICATES, "x509: certificate signed by unknown authority", "certificates"),
+        (Need.TIME_ZONES, "unknown time zone Europe/Paris", "timezone-data"),
+        (Need.USERS, "user: unknown user root", "user"),
+    ],
+)
+def test_needs(need: Need, words: str, cause: str) -> None:
+    """What the image lacks is the cause where the program is known to need it, or says so."""
+    said = replace(WELL, exit_code=1, stderr=words)
+    asking = Smoke(needs=(need,))
+    expected = Cause(f"missing-{cause}")
+
+    assert predict(about(smoke=asking)).cause is expected
+    assert judge(about(smoke=asking), replace(said, stderr="no")).cause is expected
+    assert judge(about(), said).cause is expected
+    assert judge(about(root=WHOLE, smoke=asking), said).cause is Cause.EXIT_CODE
+    assert predict(about(root=WHOLE, smoke=asking)) == WORKS
+    assert judge(about(smoke=asking), WELL) == WORKS
+
+
+NAMES = Smoke(needs=(Need.NAMES,))
+STATIC_GLIBC = replace(STATIC, abi_tag=True)
+OLD = RootFacts(libc="glibc 2.31")
+
+
+@pytest.mark.parametrize(
+    ("facts", "root", "resolves"),
+    [
+        (GLIBC, WHOLE, True),
+        (GLIBC, replace(WHOLE, hosts=("files", "dns")), True),
+        (GLIBC, replace(WHOLE, hosts=("files",)), False),
+        (STATIC_GLIBC, replace(WHOLE, hosts=("files",)), False),
+        (STATIC_GLIBC, EMPTY, True),
+        (STATIC, replace(WHOLE, hosts=("files",)), True),
+        (GLIBC, OLD, False),
+        (GLIBC, replace(OLD, nss=frozenset({"dns"})), True),
+        (STATIC_GLIBC, OLD, True),
+    ],
+)
+def test_name_resolution(facts: FileFacts, root: RootFacts, resolves: bool) -> None:  # noqa: FBT001
+    """Glibc asks the services of nsswitch.conf; before 2.34 each of them is a module."""
+    subject = about(step(facts), root=root, smoke=NAMES)
+    failed = judge(subject, replace(WELL, exit_code=1))
+
+    assert predict(subject).cause is (None if resolves else Cause.NAME_RESOLUTION)
+    assert failed.cause is (Cause.EXIT_CODE if resolves else Cause.NAME_RESOLUTION)
+
+
+def test_read_only_root() -> None:
+    """Who writes to the root is told that it is read-only."""
+    seen = replace(WELL, exit_code=1, stderr="open /data: Read-only file system\n")
+
+    assert find(seen).cause is Cause.READ_ONLY_FILESYSTEM
+    assert find(seen).explanation.endswith("is 'open /data: Read-only file system'")
+
+
+SERVICE = Service(port=8080, path="/x", body="Hi\n")
+
+
+@pytest.mark.parametrize(
+    ("served", "seen", "finding"),
+    [
+        (ServiceSeen(listened=True, status=200, body="Hi\n", stopped=True), WELL, WORKS),
+        (
+            ServiceSeen(listened=True, status=200, body="Hi\n"),
+            replace(WELL, exit_code=137, signal=9),
+            WORKS,
+        ),
+        (
+            ServiceSeen(listened=False),
+            replace(WELL, exit_code=None),
+            fails(Cause.NOT_LISTENING, "did not listen on port 8080 within 10 s"),
+        ),
+        (
+            ServiceSeen(listened=False),
+            replace(WELL, exit_code=2, stderr="no port"),
+            fails(
+                Cause.NOT_LISTENING,
+                "did not listen on port 8080: it ended with exit code 2; the last line of standard"
+                " error is 'no port'",
+            ),
+        ),
+        (
+            ServiceSeen(listened=True, status=200, body="Hi\n", stopped=True),
+            replace(WELL, exit_code=139, signal=11),
+            fails(Cause.KILLED_BY_SIGNAL, "was killed by SIGSEGV"),
+        ),
+        (
+            ServiceSeen(listened=True, error="reset"),
+            WELL,
+            fails(Cause.WRONG_OUTPUT, "/x: gave no answer: 'reset'"),
+        ),
+        (
+            ServiceSeen(listened=True, status=404),
+            WELL,
+            fails(Cause.WRONG_OUTPUT, "/x: answered with status 404, not 200"),
+        ),
+        (
+            ServiceSeen(listened=True, status=200, body="Ho\n"),
+            WELL,
+            fails(Cause.WRONG_OUTPUT, r"/x: printed 'Ho\n', not 'Hi\n'"),
+        ),
+    ],
+)
+def test_service(served: ServiceSeen, seen: Observation, finding: Finding) -> None:
+    """A server is judged by its answer, not by how it ends."""
+    assert find(replace(seen, service=served), smoke=Smoke(service=SERVICE)) == finding
+
+
+def test_service_pattern() -> None:
+    """A pattern has to be found in the body."""
+    smoke = Smoke(service=replace(SERVICE, body=None, matches="H."))
+    seen = replace(WELL, service=ServiceSeen(listened=True, status=200, body="Ho"))
+
+    assert find(seen, smoke=smoke) == WORKS
+    no = replace(seen, service=ServiceSeen(listened=True, status=200, body="no"))
+    assert find(no, smoke=smoke).explanation == ("/x: answered 'no', in which 'H.' does not match")
+
+
+MISSING = fails(Cause.MISSING_LOADER, "x")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "found", "wrong"),
+    [
+        (WORKS, WORKS, False),
+        (WORKS, fails(Cause.EXIT_CODE, "x"), False),
+        (WORKS, fails(Cause.BUILD_FAILED, "x"), False),
+        (MISSING, fails(Cause.BUILD_FAILED, "x"), False),
+        (MISSING, MISSING, False),
+        (WORKS, MISSING, True),
+        (MISSING, WORKS, True),
+        (MISSING, fails(Cause.EXIT_CODE, "x"), True),
+        (MISSING, fails(Cause.MISSING_LIBRARY, "x"), True),
+    ],
+)
+def test_contradiction(predicted: Finding, found: Finding, wrong: bool) -> None:  # noqa: FBT001
+    """A prediction is held against what lies in files, and against nothing else."""
+    assert (contradiction(predicted, found) is not None) is wrong
 
 
 @pytest.mark.parametrize(
@@ -325,7 +603,7 @@ def test_build_failure() -> None:
 
 
 LOADER_MISSING = fails(Cause.MISSING_LOADER, "needs the loader")
-HERE = Location(file="variants.yaml", line=14, column=9)
+HERE = Location(file="variants.yaml", line=14, column=9, text="- {run: alpine}")
 EXPECT_FAILURE = Expected(verdict=Verdict.FAILS, location=HERE)
 EXPECT_LOADER = replace(EXPECT_FAILURE, cause=Cause.MISSING_LOADER)
 WITH_LOADER = "expects it to fail with missing-loader"
@@ -354,13 +632,19 @@ EXPECT_TIMEOUT = Expected(verdict=Verdict.FAILS, cause=Cause.TIMEOUT)
             EXPECT_LOADER,
             WORKS,
             None,
-            (Outcome.XPASSED, f"works, but variants.yaml:14:9 {WITH_LOADER}: {CORRECT}"),
+            (
+                Outcome.XPASSED,
+                f"works, but variants.yaml:14:9 (- {{run: alpine}}) {WITH_LOADER}: {CORRECT}",
+            ),
         ),
         (
             EXPECT_FAILURE,
             WORKS,
             None,
-            (Outcome.XPASSED, f"works, but variants.yaml:14:9 expects it to fail: {CORRECT}"),
+            (
+                Outcome.XPASSED,
+                f"works, but variants.yaml:14:9 (- {{run: alpine}}) expects it to fail: {CORRECT}",
+            ),
         ),
         (Expected(), WORKS, "is dynamic", (Outcome.FAILED, "is dynamic")),
         (EXPECT_LOADER, LOADER_MISSING, "is dynamic", (Outcome.FAILED, "is dynamic")),
@@ -406,22 +690,45 @@ OBSERVATIONS = st.builds(
     stderr=HOSTILE | st.builds("Error loading shared library {}:".format, HOSTILE),
     timed_out=st.booleans(),
 )
-FACTS = st.builds(
-    ElfFacts,
-    linkage=st.sampled_from(Linkage),
-    machine=st.sampled_from(["", "x86_64", "i686", "aarch64"]),
-    interpreter=st.just("") | HOSTILE,
+STEPS = st.builds(
+    Step,
+    path=HOSTILE,
+    facts=st.none()
+    | st.builds(
+        FileFacts,
+        linkage=st.sampled_from(Linkage),
+        machine=st.sampled_from(["", "x86_64", "i686", "aarch64"]),
+        interpreter=st.just("") | HOSTILE,
+        abi_tag=st.booleans(),
+    ),
+    executable=st.booleans(),
+)
+LIBRARIES = st.builds(
+    Library,
+    name=HOSTILE,
+    needed_by=HOSTILE,
+    path=st.just("") | HOSTILE,
+    undefined=st.tuples(st.builds("GLIBC_{}".format, HOSTILE) | HOSTILE),
+)
+SUBJECTS = st.builds(
+    about,
+    STEPS,
+    STEPS,
+    loader=st.none() | STEPS,
+    libraries=st.tuples(LIBRARIES),
+    root=st.sampled_from([EMPTY, WHOLE])
+    | st.builds(RootFacts, libc=HOSTILE, hosts=st.tuples(HOSTILE)),
+    smoke=st.builds(Smoke, stdout=HOSTILE, needs=st.sampled_from([(), tuple(Need)])),
+    cmd=st.tuples(HOSTILE),
 )
 
 
-@given(facts=FACTS, seen=OBSERVATIONS, root=st.sampled_from([None, EMPTY, UBUNTU]))
-def test_every_sentence_is_safe(facts: ElfFacts, seen: Observation, root: RootFacts | None) -> None:
+@given(subject=SUBJECTS, seen=OBSERVATIONS)
+def test_every_sentence_is_safe(subject: Subject, seen: Observation) -> None:
     """Whatever a program says, a failure has a cause and one bounded, printable line for it."""
-    finding = find(
-        seen, facts=facts, root=root, smoke=Smoke(stdout="Hello\n"), cmd=(seen.stdout, "x")
-    )
-
-    assert (finding.cause is None) == (finding.verdict is Verdict.WORKS)
-    assert (finding.explanation == "") == (finding.verdict is Verdict.WORKS)
-    assert finding.explanation.isprintable()
-    assert len(finding.explanation) < 2000
+    for finding in (judge(subject, seen), predict(subject)):
+        assert (finding.cause is None) == (finding.verdict is Verdict.WORKS)
+        assert (finding.explanation == "") == (finding.verdict is Verdict.WORKS)
+        assert finding.explanation.isprintable()
+        assert len(finding.explanation) < 3000
+    assert predict(subject).cause in {None, *PREDICTABLE}

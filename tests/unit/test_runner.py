@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from nox_variants import runner
+from nox_variants import results, runner
 from nox_variants.engines.fake import FakeEngine
 from nox_variants.errors import (
     BuildFailed,
@@ -38,15 +38,17 @@ from nox_variants.record import (
 )
 from nox_variants.results import (
     Build,
-    ElfFacts,
     EngineInfo,
     EngineName,
+    FileFacts,
+    ImageFacts,
     Linkage,
     Observation,
     Outcome,
     Role,
     RootFacts,
     Sizes,
+    Startup,
 )
 from nox_variants.runner import RunContext, Step, Task, Timed
 from samples import SETTINGS, variant
@@ -59,6 +61,16 @@ if TYPE_CHECKING:
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 NO_SUCH_FILE = Observation(started=False, exec_error="no such file or directory")
 FAILING = Observation(started=True, exit_code=3, seconds=0.02)
+
+DYNAMIC_FACTS = FileFacts(linkage=Linkage.GLIBC_DYNAMIC, machine="x86_64", interpreter=LOADER)
+NO_LOADER = ImageFacts(
+    root=RootFacts(),
+    startup=Startup(
+        steps=(results.Step(path="/hello-c", facts=DYNAMIC_FACTS, executable=True),),
+        loader=results.Step(path=LOADER),
+    ),
+)
+TAG = "hello-c:gcc-dynamic.scratch"
 
 STATIC = variant("scratch", LinkMode.STATIC)
 STATIC_ALPINE = variant("alpine", LinkMode.STATIC)
@@ -180,6 +192,8 @@ def test_passed() -> None:
         ),
         verdict=Verdict.WORKS,
         expected=Judgement(verdict=Verdict.WORKS, cause=None),
+        predicted=Judgement(verdict=Verdict.WORKS, cause=None),
+        shell=False,
         outcome=Outcome.PASSED,
         linkage=LinkageSeen(
             requested=LinkMode.STATIC, actual=Linkage.STATIC, interpreter="", needed=(), glibc=""
@@ -206,9 +220,7 @@ def test_passed() -> None:
 
 def test_linkage_is_recorded() -> None:
     """The record says how the artifact is linked, and what it needs."""
-    roots = {"hello-c:gcc-dynamic.scratch": RootFacts(loaders=frozenset({LOADER}))}
-
-    (record,) = run(FakeEngine(roots=roots), DYNAMIC)
+    (record,) = run(FakeEngine(), DYNAMIC)
 
     assert record.outcome is Outcome.PASSED
     assert record.linkage == LinkageSeen(
@@ -238,7 +250,7 @@ def test_failed() -> None:
 
 def test_expected_failure() -> None:
     """A failure that was expected is explained all the same, and is no bad outcome."""
-    engine = FakeEngine(seen={"hello-c:gcc-dynamic.scratch": NO_SUCH_FILE})
+    engine = FakeEngine(inspected={TAG: NO_LOADER}, seen={TAG: NO_SUCH_FILE})
 
     (record,) = run(engine, expecting(Verdict.FAILS, Cause.MISSING_LOADER))
 
@@ -268,7 +280,7 @@ def test_expected_failure_that_works() -> None:
 
 def test_linkage_mismatch() -> None:
     """A static build that comes out dynamic fails though it works, and says what to do."""
-    facts = ElfFacts(linkage=Linkage.GLIBC_DYNAMIC, machine="x86_64", interpreter=LOADER)
+    facts = FileFacts(linkage=Linkage.GLIBC_DYNAMIC, machine="x86_64", interpreter=LOADER)
 
     (record,) = run(FakeEngine(facts={"gcc": facts}), STATIC)
 
@@ -280,38 +292,24 @@ def test_linkage_mismatch() -> None:
     assert record.linkage.actual is Linkage.GLIBC_DYNAMIC
 
 
-def test_root_is_read_for_failures_that_it_explains() -> None:
-    """The root's facts are asked for once, where judging needs them, with the interpreter."""
-    tag = "hello-c:gcc-dynamic.scratch"
-    missing = Observation(
-        started=True, exit_code=127, stderr="Error loading shared library libz.so: none"
-    )
-    has = RootFacts(loaders=frozenset({LOADER}), libraries=frozenset({"libz.so"}))
-    engines = [
-        FakeEngine(seen={tag: missing}, roots={tag: has}),
-        FakeEngine(seen={tag: missing}),
-        FakeEngine(seen={tag: FAILING}),
-    ]
+def test_prediction_and_observation_are_both_recorded() -> None:
+    """What files let expect is recorded beside what was seen."""
+    engine = FakeEngine(inspected={TAG: NO_LOADER}, seen={TAG: NO_SUCH_FILE})
 
-    causes = [run(engine, DYNAMIC)[0].cause for engine in engines]
+    (record,) = run(engine, DYNAMIC)
 
-    assert causes == [Cause.EXIT_CODE, Cause.MISSING_LIBRARY, Cause.EXIT_CODE]
-    assert [engine.calls.count(("root_facts", tag)) for engine in engines] == [1, 1, 0]
+    assert record.predicted == Judgement(verdict=Verdict.FAILS, cause=Cause.MISSING_LOADER)
+    assert (record.verdict, record.cause) == (Verdict.FAILS, Cause.MISSING_LOADER)
+    assert record.contradiction == ""
+    assert engine.calls.count(("inspect", TAG)) == 1
 
 
-def test_root_is_asked_about_the_interpreter() -> None:
-    """An engine is asked about the artifact's interpreter by name, and about nothing else."""
-    asked = []
+def test_a_wrong_prediction_is_a_defect_and_no_verdict() -> None:
+    """Where a prediction fails, what was seen counts, and the record says that we were wrong."""
+    (record,) = run(FakeEngine(inspected={TAG: NO_LOADER}), DYNAMIC)
 
-    class Engine(FakeEngine):
-        def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
-            asked.append(paths)
-            return super().root_facts(image, paths)
-
-    tags = ("hello-c:gcc-dynamic.scratch", "hello-c:gcc-static.scratch")
-    run(Engine(seen=dict.fromkeys(tags, NO_SUCH_FILE)), DYNAMIC, STATIC)
-
-    assert asked == [(LOADER,), ()]
+    assert (record.verdict, record.outcome) == (Verdict.WORKS, Outcome.PASSED)
+    assert record.contradiction.startswith("predicted was missing-loader, seen was works: a defect")
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
@@ -329,7 +327,11 @@ def test_equal_work_is_done_once(jobs: int) -> None:
             ("build", "gcc: cc dynamic -o /out/hello-c"),
             *(
                 (step, f"{prefix}gcc-{tag}")
-                for step, prefix in (("assemble", ""), ("smoke", "hello-c:"))
+                for step, prefix in (
+                    ("assemble", ""),
+                    ("inspect", "hello-c:"),
+                    ("smoke", "hello-c:"),
+                )
                 for tag in ("static.scratch", "static.alpine", "static.gcc", "dynamic.scratch")
             ),
         ]

@@ -13,14 +13,17 @@ from nox_variants.model import Digest, LinkMode, SourceKind
 from nox_variants.results import (
     Artifact,
     Build,
-    ElfFacts,
     EngineInfo,
     EngineName,
+    FileFacts,
+    ImageFacts,
     Linkage,
     Observation,
     PreparedImage,
     RootFacts,
     Sizes,
+    Startup,
+    Step,
     VariantImage,
 )
 
@@ -40,18 +43,21 @@ class FakeEngine:
         builds: Errors of :meth:`build`, by build image name.
         facts: Link facts of what is built, by build image name.
         seen: Observations or errors of :meth:`smoke`, by tag.
-        roots: Root facts, by tag.
+        inspected: Facts of images, by tag.
+        debugged: What :meth:`debug` returns.
         calls: What was called, in order: ``("prepare", "gcc")``.
     """
 
     images: Mapping[str, VariantsError] = field(default_factory=dict)
     builds: Mapping[str, VariantsError] = field(default_factory=dict)
-    facts: Mapping[str, ElfFacts] = field(default_factory=dict)
+    facts: Mapping[str, FileFacts] = field(default_factory=dict)
     seen: Mapping[str, Observation | VariantsError] = field(default_factory=dict)
-    roots: Mapping[str, RootFacts] = field(default_factory=dict)
+    inspected: Mapping[str, ImageFacts] = field(default_factory=dict)
+    debugged: int = 0
     calls: list[tuple[str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     _built: set[str] = field(default_factory=set)
+    _inspected: dict[str, ImageFacts] = field(default_factory=dict)
 
     def probe(self) -> EngineInfo:
         """Return a version that no real engine has."""
@@ -99,6 +105,9 @@ class FakeEngine:
         tag = names.image_tag(plan.variant)
         self.calls.append(("assemble", tag))
         size = build.artifacts[0].size
+        self._inspected[f"{plan.variant.program}:{tag}"] = _found(
+            build.artifacts[0].facts, plan.run.cmd[0]
+        )
         added = ("source", build.key) if plan.run.single_stage else (build.key,)
         layers = (*base.layers, *map(_digest, added))
         env = (*base.env, *plan.run.env)
@@ -113,6 +122,10 @@ class FakeEngine:
             workdir=plan.run.workdir,
         )
 
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:  # noqa: ARG002
+        """Return the plan as it is: what is built here needs nothing."""
+        return plan
+
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Return the observation of the table, or one that is as expected."""
         self._begin("smoke", image.tag)
@@ -123,10 +136,24 @@ class FakeEngine:
             started=True, exit_code=smoke.exit_code, stdout=smoke.stdout or "", seconds=0.01
         )
 
-    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:  # noqa: ARG002  # the contract's
-        """Return the facts of the table, or a root without anything."""
-        self.calls.append(("root_facts", image.tag))
-        return self.roots.get(image.tag, RootFacts())
+    def inspect(self, image: VariantImage) -> ImageFacts:
+        """Return the facts of the table, or an image in which everything is found."""
+        self.calls.append(("inspect", image.tag))
+        return self.inspected.get(image.tag) or self._inspected[image.tag]
+
+    def debug(
+        self,
+        image: VariantImage,
+        smoke: Smoke,  # noqa: ARG002  # the contract's
+        tools: PreparedImage,
+        command: tuple[str, ...],
+        *,
+        terminal: str,
+    ) -> int:
+        """Return the exit code that it was told."""
+        words = (tools.name, terminal, *command)
+        self._begin("debug", f"{image.tag}: {' '.join(filter(None, words))}")
+        return self.debugged
 
     def cancel(self) -> None:
         """Let nothing new start."""
@@ -142,10 +169,10 @@ class FakeEngine:
         self.calls.append(("close", ""))
 
 
-def _facts(stage: BuildStage) -> ElfFacts:
+def _facts(stage: BuildStage) -> FileFacts:
     if any(LinkMode.STATIC in line or LinkMode.MUSL in line for line in stage.commands):
-        return ElfFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)
-    return ElfFacts(
+        return FileFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)
+    return FileFacts(
         linkage=Linkage.GLIBC_DYNAMIC,
         machine="x86_64",
         bits=64,
@@ -153,6 +180,15 @@ def _facts(stage: BuildStage) -> ElfFacts:
         needed=("libc.so.6",),
         glibc="2.34",
     )
+
+
+def _found(facts: FileFacts, path: str) -> ImageFacts:
+    loader = Step(path=facts.interpreter, facts=FileFacts(linkage=Linkage.STATIC), executable=True)
+    startup = Startup(
+        steps=(Step(path=path, facts=facts, executable=True),),
+        loader=loader if facts.interpreter else None,
+    )
+    return ImageFacts(root=RootFacts(), startup=startup)
 
 
 def _digest(text: str) -> Digest:

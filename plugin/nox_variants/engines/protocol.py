@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from nox_variants.results import (
         Build,
         EngineInfo,
+        ImageFacts,
         Observation,
         PreparedImage,
-        RootFacts,
         VariantImage,
     )
 
@@ -71,6 +71,10 @@ class Engine(Protocol):
         """Make the variant's image out of its run image and what the build made."""
         ...
 
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
+        """Return a plan that copies the libraries of its bundle, too; any other as it is."""
+        ...
+
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Run the image's real command within the limits and report what was seen.
 
@@ -79,8 +83,36 @@ class Engine(Protocol):
         """
         ...
 
-    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
-        """Read what the image's root filesystem offers; `paths` are asked about by name."""
+    def inspect(self, image: VariantImage) -> ImageFacts:
+        """Read how the image's command would start and what its root offers; nothing is run."""
+        ...
+
+    def debug(
+        self,
+        image: VariantImage,
+        smoke: Smoke,
+        tools: PreparedImage,
+        command: tuple[str, ...],
+        *,
+        terminal: str,
+    ) -> int:
+        """Run a command in the image's root, with tools beside its files, for the user to see.
+
+        What it writes is thrown away.
+
+        Args:
+            image: The image.
+            smoke: Whose environment it gets; its limits do not hold.
+            tools: An image with a static busybox.
+            command: A command and its arguments; empty for a shell.
+            terminal: The kind of the user's terminal, as TERM has it; empty for none.
+
+        Returns:
+            The command's exit code; 128 and the number for a signal.
+
+        Raises:
+            VariantsError: It could not be set up; says nothing about the program.
+        """
         ...
 
     def cancel(self) -> None:
