@@ -12,6 +12,7 @@
 #   "pyyaml>=6.0.2",
 #   "requests>=2.32",
 #   "rich>=13.9",
+#   "trustme>=1.1",
 #   "zstandard>=0.23",
 # ]
 # ///

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROBE = Path(__file__).with_name("probe.c")
+SERVER = Path(__file__).with_name("server.c")
 HELLO = '#include <stdio.h>\nint main(void) { return puts("Hello, world!") < 0; }\n'
 
 CLIENTS = ("/usr/bin/docker", shutil.which("docker"))
@@ -53,6 +54,7 @@ def root(public: Path) -> Path:
     for name, text, *words in (
         ("probe", PROBE.read_text(encoding="utf-8"), "gcc", "-static"),
         ("musl", HELLO, "musl-gcc", "-static"),
+        ("server", SERVER.read_text(encoding="utf-8"), "musl-gcc", "-static"),
         ("dynamic", HELLO, "gcc"),
     ):
         if shutil.which(words[0]) is None:

@@ -35,12 +35,15 @@ from nox_variants.sandbox.bubblewrap import (
     stop_if,
     stream,
 )
+from nox_variants.sandbox.companion import Companion
+from nox_variants.sandbox.probes import Probe, not_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from nox_variants.model import Pairs, Smoke
+    from nox_variants.sandbox.probes import Fixtures
 
 TICK = 0.01
 """Seconds between two looks at the processes of the sandbox."""
@@ -79,12 +82,17 @@ class Program:
         argv: The command: a path and arguments.
         env: Environment of the image and of the smoke run.
         workdir: Where it starts.
+        files: Files that the run lays over the root's: the path of each, with links followed, and
+            what it says.
+        fixtures: What is brought into its network.
     """
 
     lower: tuple[Path, ...]
     argv: tuple[str, ...]
     env: Pairs
     workdir: str
+    files: tuple[tuple[str, bytes], ...] = ()
+    fixtures: Fixtures | None = None
 
 
 def run_program(program: Program, smoke: Smoke, cancelled: threading.Event) -> Observation:
@@ -103,7 +111,7 @@ def run_program(program: Program, smoke: Smoke, cancelled: threading.Event) -> O
     with ExitStack() as stack:
         sandbox = _Sandbox(program, smoke, stack)
         stack.enter_context(_urgent())
-        sandbox.release()
+        sandbox.release(cancelled)
         sandbox.watch(cancelled)
         stop_if(cancelled)
         return sandbox.observation()
@@ -131,6 +139,9 @@ class _Sandbox:
     def __init__(self, program: Program, smoke: Smoke, stack: ExitStack) -> None:
         self._smoke = smoke
         self._stack = stack
+        self._probe = Probe(smoke)
+        self._wanted = program.fixtures
+        self._fixtures: Companion | None = None
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._sizes = {"stdout": 0, "stderr": 0}
         self._timed_out = self._out_of_memory = self._process_limit = False
@@ -143,14 +154,18 @@ class _Sandbox:
         try:
             calls = stack.enter_context(memory_file(seccomp.program())).fileno()
             stdin = smoke.stdin
+            files = {
+                path: stack.enter_context(memory_file(data)).fileno()
+                for path, data in program.files
+            }
             self._process = stack.enter_context(
                 start(
-                    _flags(program, status=status_write, block=block_read, calls=calls),
+                    _flags(program, files, status=status_write, block=block_read, calls=calls),
                     stdin=subprocess.DEVNULL
                     if stdin is None
                     else stack.enter_context(memory_file(stdin.encode())),
                     stderr=subprocess.PIPE,
-                    pass_fds=(status_write, block_read, calls),
+                    pass_fds=(status_write, block_read, calls, *files.values()),
                 )
             )
         finally:
@@ -172,12 +187,15 @@ class _Sandbox:
             raise setup_error(words, self._process.wait())
         return inner, descriptor
 
-    def release(self) -> None:
+    def release(self, cancelled: threading.Event) -> None:
         """Set the limits that the kernel keeps, and let the program begin when all is made."""
         self._limit()
         self._proc = self._own_proc()
         if self._proc:
             self._stack.callback(self._end)
+            if self._wanted is not None:
+                self._fixtures = Companion(self._inner, self._probe, self._stack)
+                self._fixtures.begin(self._wanted, cancelled)
             self._begin = time.monotonic()
             with suppress(BrokenPipeError):
                 os.write(self._block, b"x")
@@ -232,16 +250,29 @@ class _Sandbox:
             stream(self._process.stderr).fileno(): "stderr",
         }
         poller = select.poll()
-        for descriptor in files:
+        for descriptor in (*files, *self._said_by_fixtures()):
             poller.register(descriptor, select.POLLIN)
         while files:
             for descriptor, _ in poller.poll(TICK * 1000):
-                if not self._read(descriptor, files[descriptor]):
+                if descriptor not in files:
+                    self._hear()
+                elif not self._read(descriptor, files[descriptor]):
                     poller.unregister(descriptor)
                     del files[descriptor]
             self._enforce(cancelled)
         self._seconds = time.monotonic() - self._begin
         self._process.wait()
+        if self._fixtures is not None:
+            self._fixtures.finish(self._begin)
+
+    def _said_by_fixtures(self) -> tuple[int, ...]:
+        return () if self._fixtures is None else (self._fixtures.output.fileno(),)
+
+    def _hear(self) -> None:
+        """Take in what the fixtures say: when they have failed, the run is worth nothing."""
+        if self._fixtures is not None:
+            self._fixtures.read(time.monotonic() - self._begin)
+            self._fixtures.check()
 
     def _read(self, descriptor: int, name: str) -> bool:
         """Keep what fits and throw the rest away, so that the program is never blocked."""
@@ -267,10 +298,16 @@ class _Sandbox:
         used = watchdog.usage(
             self._proc, memory=self._smoke.memory, processes=self._smoke.processes
         )
-        self._timed_out = now > self._begin + self._smoke.timeout
+        due = self._probe.due(now - self._begin)
+        if due is signal.SIGTERM:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, due)
+        late = now > self._begin + self._smoke.timeout
+        self._timed_out = late and self._smoke.service is None
         self._out_of_memory = used.memory > self._smoke.memory
         self._process_limit = used.processes > self._smoke.processes
-        if self._timed_out or self._out_of_memory or self._process_limit or cancelled.is_set():
+        stop = due is signal.SIGKILL or cancelled.is_set()
+        if stop or self._timed_out or self._out_of_memory or self._process_limit:
             self._killed_at = now
 
     def _kill(self) -> None:
@@ -305,6 +342,8 @@ class _Sandbox:
             out_of_memory=self._out_of_memory,
             process_limit=self._process_limit,
             seconds=self._seconds,
+            service=self._probe.seen(self._seconds, killed=bool(self._killed_at)),
+            distrusted=self._probe.distrusted,
         )
 
     def _not_started(self) -> Observation:
@@ -312,20 +351,29 @@ class _Sandbox:
         words = bytes(self._kept["stderr"]).decode(errors="replace")
         if self._process.returncode < 0 or not words.startswith(EXEC_FAILED):
             raise setup_error(words, self._process.returncode)
-        return Observation(started=False, exec_error=words.strip().removeprefix(EXEC_FAILED))
+        return Observation(
+            started=False,
+            exec_error=words.strip().removeprefix(EXEC_FAILED),
+            service=not_started(self._smoke),
+        )
 
 
 def _signal(code: int | None) -> int | None:
     return code - SIGNALLED if code and SIGNALLED < code <= SIGNALLED + _SIGNALS else None
 
 
-def _flags(program: Program, *, status: int, block: int, calls: int) -> list[str]:
+def _flags(
+    program: Program, files: dict[str, int], *, status: int, block: int, calls: int
+) -> list[str]:
     """Return bwrap's flags; the order of mounts is the order of flags."""
     flags = [*NAMESPACES, "--as-pid-1", "--seccomp", str(calls)]
     flags += ["--json-status-fd", str(status), "--block-fd", str(block)]
     for path in program.lower:
         flags += ["--overlay-src", str(path)]
-    flags += ["--ro-overlay", "/", *proc_flags(), *_MOUNTS]
+    flags += ["--ro-overlay", "/"]
+    for place, file in files.items():
+        flags += ["--perms", "0644", "--ro-bind-data", str(file), place]
+    flags += [*proc_flags(), *_MOUNTS]
     defaults = {"PATH": PATH, "HOSTNAME": HOSTNAME, "HOME": home(program.lower)}
     for name, value in {**defaults, **dict(program.env)}.items():
         flags += ["--setenv", name, value]

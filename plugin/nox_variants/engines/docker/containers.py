@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nox_variants.engines.docker import companion
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.results import EngineName, Observation
+from nox_variants.sandbox.bubblewrap import HOSTNAME
+from nox_variants.sandbox.probes import Probe, not_started
 from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+    from docker.models.images import Image
 
+    from nox_variants.engines.docker.companion import Brought, Companion
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Pairs, Smoke
+    from nox_variants.results import ServiceSeen
 
 TICK = 0.05
 """Seconds between two looks at a running container's clock and cancellation."""
@@ -57,12 +64,14 @@ class Run:
         cmd: Its command, and the smoke run's arguments.
         env: Environment of the smoke run.
         labels: Labels of the container.
+        brought: What is brought for it; None for nothing.
     """
 
     image: str
     cmd: tuple[str, ...]
     env: Pairs
     labels: Pairs
+    brought: Brought | None = None
 
 
 class Reaper:
@@ -71,21 +80,30 @@ class Reaper:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="nox-variants-remove")
 
-    def remove(self, container: Container) -> None:
-        """Remove a container, soon; what is left for any reason is removed by a later run."""
+    def remove(self, *made: Container | Image) -> None:
+        """Remove containers and images, in order and soon.
+
+        What is left for any reason is removed by a later run.
+        """
         try:
-            self._pool.submit(_remove, container)
+            self._pool.submit(_remove, *made)
         except RuntimeError:  # the interpreter is on its way out
-            _remove(container)
+            _remove(*made)
 
     def close(self) -> None:
         """Wait until all are removed."""
         self._pool.shutdown()
 
 
-def _remove(container: Container) -> None:
-    with suppress(Exception):
-        container.remove(force=True, v=True)
+def _remove(*made: Container | Image) -> None:
+    from docker.models.containers import Container  # noqa: PLC0415  # with the SDK
+
+    for each in made:
+        with suppress(Exception):
+            if isinstance(each, Container):
+                each.remove(force=True, v=True)
+            else:
+                each.remove(force=True)
 
 
 def observe(
@@ -96,15 +114,35 @@ def observe(
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
+    made: list[Container | Image] = []
     with explained(f"running {run.cmd[0]}"):
-        container = _create(daemon, run, smoke)
         try:
-            return _Watch(daemon, container, smoke).observe(cancelled)
+            with ExitStack() as stack:
+                probe = Probe(smoke)
+                beside = None
+                place: dict[str, Any] = {"network_mode": "none", "hostname": HOSTNAME}
+                if run.brought is not None:
+                    helper = companion.create(daemon, run.brought, run.labels)
+                    made.append(helper)
+                    beside = companion.Companion(helper, run.brought.fixtures, probe)
+                    stack.callback(beside.close)
+                    place = {
+                        "network_mode": f"container:{helper.id}",
+                        "hostname": companion.hostname(daemon, run.brought),
+                    }
+                    if added := companion.files(daemon, run.brought):
+                        made += companion.derive(daemon, run.image, added, run.labels)
+                        run = replace(run, image=str(made[-1].id))
+                container = _create(daemon, run, smoke, **place)
+                made.append(container)
+                if beside is not None:
+                    beside.wait(cancelled)
+                return _Watch(daemon, container, smoke, probe, beside).observe(cancelled)
         finally:
-            reaper.remove(container)
+            reaper.remove(*reversed(made))
 
 
-def _create(daemon: Daemon, run: Run, smoke: Smoke) -> Container:
+def _create(daemon: Daemon, run: Run, smoke: Smoke, **network: Any) -> Container:
     from docker.types import LogConfig  # noqa: PLC0415  # with the SDK
 
     return daemon.client.containers.create(
@@ -113,11 +151,9 @@ def _create(daemon: Daemon, run: Run, smoke: Smoke) -> Container:
         environment=dict(run.env),
         labels=dict(run.labels),
         stdin_open=smoke.stdin is not None,
-        network_mode="none",
         read_only=True,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
-        hostname="variant",
         shm_size=SHM_SIZE,
         tmpfs={"/tmp": f"rw,nosuid,nodev,size={TMP_SIZE},mode=1777"},  # noqa: S108
         mem_limit=smoke.memory,
@@ -125,6 +161,7 @@ def _create(daemon: Daemon, run: Run, smoke: Smoke) -> Container:
         pids_limit=2 * smoke.processes + 16,
         ulimits=_ulimits(smoke),
         log_config=LogConfig(type="none"),
+        **network,
     )
 
 
@@ -143,13 +180,23 @@ def _ulimits(smoke: Smoke) -> list[Any]:
 class _Watch:
     """One container from its start to its end."""
 
-    def __init__(self, daemon: Daemon, container: Container, smoke: Smoke) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        container: Container,
+        smoke: Smoke,
+        probe: Probe,
+        beside: Companion | None,
+    ) -> None:
         self._daemon = daemon
         self._container = container
         self._smoke = smoke
+        self._probe = probe
+        self._beside = beside
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
-        self._truncated = self._timed_out = self._process_limit = False
+        self._truncated = self._timed_out = self._process_limit = self._killed = False
         self._seconds = 0.0
+        self._service: ServiceSeen | None = None
 
     def observe(self, cancelled: threading.Event) -> Observation:
         output = self._container.attach(stdout=True, stderr=True, stream=True, demux=True)
@@ -157,15 +204,34 @@ class _Watch:
         stdin = self._attach_stdin()
         reader.start()
         begin = time.monotonic()
+        if self._beside is not None:
+            self._beside.begin = begin
         if words := self._start():
-            return Observation(started=False, exec_error=words)
+            return self._not_started(words)
         running = time.monotonic()
         if stdin is not None:
             threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
         self._wait(reader, begin, cancelled)
-        self._seconds = time.monotonic() - running
+        end = time.monotonic()
+        self._seconds = end - running
         reader.join(GRACE)
+        if self._beside is not None:
+            self._beside.finish()
+        self._service = self._served(end - begin, running - begin)
         return self._seen(self._container.attrs["State"])
+
+    def _served(self, end: float, late: float) -> ServiceSeen | None:
+        """Return what was seen of a server.
+
+        Args:
+            end: Seconds from the container's start to its end.
+            late: Seconds that the start took the daemon.
+        """
+        seen = self._probe.seen(end, killed=self._killed)
+        return seen and replace(seen, seconds=max(0.0, seen.seconds - late))
+
+    def _not_started(self, words: str) -> Observation:
+        return Observation(started=False, exec_error=words, service=not_started(self._smoke))
 
     def _start(self) -> str:
         """Start the container; returns the runtime's words when the program cannot be executed."""
@@ -224,13 +290,28 @@ class _Watch:
             if cancelled.is_set():
                 self._kill()
                 raise DaemonError("cancelled")
-            self._timed_out = now > begin + self._smoke.timeout
+            due = self._due(now - begin)
+            late = now > begin + self._smoke.timeout
+            self._timed_out = late and self._smoke.service is None
             if now > look:
                 look = now + LOOK
                 self._process_limit = self._processes() > self._smoke.processes
-            if self._timed_out or self._process_limit:
+            if self._timed_out or self._process_limit or due is signal.SIGKILL:
+                self._killed = True
                 self._kill()
                 return
+
+    def _due(self, now: float) -> signal.Signals | None:
+        """Return the signal that is due; SIGTERM has been sent then."""
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        if self._beside is not None:
+            self._beside.check()
+        due = self._probe.due(now)
+        if due is signal.SIGTERM:
+            with suppress(APIError):  # it ended by itself in this very moment
+                self._container.kill(signal=due.name)
+        return due
 
     def _ended(self) -> bool:
         self._container.reload()
@@ -247,12 +328,13 @@ class _Watch:
 
     def _processes(self) -> int:
         from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+        from requests.exceptions import JSONDecodeError  # noqa: PLC0415
 
         try:
             stats = self._daemon.client.api.stats(
                 str(self._container.id), stream=False, one_shot=True
             )
-        except APIError:
+        except (APIError, JSONDecodeError):  # Podman says nothing of what has just ended
             return 0
         return int((stats.get("pids_stats") or {}).get("current") or 0)
 
@@ -261,9 +343,9 @@ class _Watch:
         code: int | None = state.get("ExitCode")
         failure = _EXEC_FAILURE.fullmatch(stderr.strip())
         if code and failure and not stdout:
-            return Observation(started=False, exec_error=failure["new"] or failure["old"])
+            return self._not_started(failure["new"] or failure["old"])
         memory = bool(state.get("OOMKilled"))
-        stopped = memory or self._timed_out or self._process_limit
+        stopped = memory or self._killed
         return Observation(
             started=True,
             exit_code=None if stopped else code,
@@ -276,6 +358,8 @@ class _Watch:
             process_limit=self._process_limit,
             # A short run may end before the daemon notes that it began.
             seconds=_seconds(state) or self._seconds,
+            service=self._service,
+            distrusted=self._probe.distrusted,
         )
 
 

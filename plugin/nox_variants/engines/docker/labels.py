@@ -10,7 +10,10 @@ LABEL = "nox-variants."
 """The beginning of every label of ours."""
 
 OWNER = f"{LABEL}owner"
-"""On containers: ``HOST:PID`` of the process that made it."""
+"""On containers, and images for one run: ``HOST:PID`` of the process that made it."""
+
+FIXTURES = f"{LABEL}fixtures"
+"""On containers whose network others join: they go last, as Podman demands."""
 
 
 def owner() -> str:
