@@ -15,8 +15,11 @@ from nox_variants.errors import VariantsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("init", "list", "export", "doctor", "clean", "schema")
+COMMANDS = ("init", "list", "explain", "export", "debug", "doctor", "clean", "schema")
 """Subcommands in the order of the help; each is ``nox_variants.commands.NAME``."""
+
+_RUNNING = ("debug",)
+"""Those that take a command of the user's own behind ``--``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, what the subcommand returns, 2 for a mistake that was explained, or 130 after Ctrl-C.
     """
     parser = _parser()
-    namespace = parser.parse_args(arguments)
+    own, command = _split(sys.argv[1:] if arguments is None else arguments)
+    namespace = parser.parse_args(own, argparse.Namespace(command=command))
     try:
         status = namespace.run(namespace)
         sys.stdout.flush()
@@ -40,6 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(status)
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Return what is ours, and the command behind ``--`` of a subcommand that runs one.
+
+    With options before it, argparse does not take it for what it is.
+    """
+    if "--" not in words or words[0] not in _RUNNING:
+        return words, ()
+    at = words.index("--")
+    return words[:at], tuple(words[at + 1 :])
 
 
 def _one_line(error: VariantsError) -> bool:

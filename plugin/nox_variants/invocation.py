@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 FOLDER = ".variants"
 """The folder beside the file that holds history and the last run's images."""
 
+_HELPER = "python"
+"""The image that a daemon runs what smoke runs bring in."""
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 """``uname -m`` words to GOARCH words, which OCI platforms use (OCI image-spec, config.md)."""
 
@@ -156,6 +159,7 @@ def choose_engine(
         builder=builder,
         store=store,
         images=images,
+        helper=next(image for image in settings.images if image.name == _HELPER),
         root=settings.root,
         output=project_folder(settings),
         use_cache=options.use_cache,

@@ -7,20 +7,25 @@ import threading
 from typing import TYPE_CHECKING
 
 from nox_variants import elf, rootfs
-from nox_variants.engines.assembly import Assembled, Assembler, write_archive
+from nox_variants.engines.assembly import Assembled, Assembler, artifacts, write_archive
+from nox_variants.engines.bundling import libraries, with_libraries
 from nox_variants.engines.compiling import Compiler
-from nox_variants.results import EngineInfo, EngineName, Observation
-from nox_variants.sandbox import bubblewrap
+from nox_variants.engines.inspection import Inspector
+from nox_variants.results import EngineInfo, EngineName, Linkage, Observation
+from nox_variants.sandbox import bubblewrap, probes, shell
 from nox_variants.sandbox.program import Program, run_program
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from nox_variants.engines.bundling import Bundled
     from nox_variants.engines.protocol import Images
     from nox_variants.model import Image, Smoke
     from nox_variants.plan import BuildStage, Plan
-    from nox_variants.results import Build, PreparedImage, RootFacts, VariantImage
+    from nox_variants.results import Build, ImageFacts, PreparedImage, Step, VariantImage
+    from nox_variants.sandbox.probes import Fixtures
     from nox_variants.store import Store
 
 _SKELETON = "skeleton-1"
@@ -81,7 +86,8 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._assembled: dict[str, Assembled] = {}
         self._lower: dict[str, tuple[Path, ...]] = {}
-        self._facts: dict[tuple[tuple[Path, ...], tuple[str, ...]], RootFacts] = {}
+        self._inspector = Inspector(store)
+        self._prepared: dict[Image, PreparedImage] = {}
 
     def probe(self) -> EngineInfo:
         """Start a sandbox once and return the version of bubblewrap."""
@@ -89,7 +95,8 @@ class EmbeddedEngine:
 
     def prepare(self, image: Image) -> PreparedImage:
         """Unpack an image into the store, once."""
-        return self._images.prepare(image)
+        self._prepared[image] = self._images.prepare(image)
+        return self._prepared[image]
 
     def build(self, stage: BuildStage, image: PreparedImage) -> Build:
         """Compile a stage in the sandbox, or take it from the store."""
@@ -99,12 +106,26 @@ class EmbeddedEngine:
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
         """Write the variant's layout; its layers are made once."""
         source = self._sources.snapshot(plan.build.source)
-        made = self._assembler.assemble(plan, base, build, source)
-        lower = (self._images.root(base), *(layer.root for layer in made.layers))
+        bundle = self._bundle(plan, base, build)
+        plan = with_libraries(plan, bundle)
+        root = self._images.root(base)
+        made = self._assembler.assemble(plan, base, root, build, source, bundle=bundle)
+        lower = (root, *(layer.root for layer in made.layers))
         with self._lock:
             self._assembled[made.image.config_digest] = made
             self._lower[made.image.config_digest] = lower
         return made.image
+
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
+        """Find the libraries of the plan's bundle in its build image."""
+        return with_libraries(plan, self._bundle(plan, base, build))
+
+    def _bundle(self, plan: Plan, base: PreparedImage, build: Build) -> tuple[Bundled, ...]:
+        if not plan.run.bundle:
+            return ()
+        beside = self._assembler.files(artifacts(build)).root
+        where = (self._images.root(self._prepared[plan.build.image]), beside)
+        return libraries(where, build.artifacts[0].path, base.env)
 
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Run the image's command in bubblewrap.
@@ -113,22 +134,34 @@ class EmbeddedEngine:
         ``/bin/sh``, as execvp does and no container engine.
         """
         lower = self._lower[image.config_digest]
-        if not _executable_format(lower, image.cmd[0]):
-            return Observation(started=False, exec_error="exec format error")
+        if not _executable_format(lower, self.inspect(image).startup.steps):
+            return Observation(
+                started=False, exec_error="exec format error", service=probes.not_started(smoke)
+            )
+        fixtures = probes.fixtures(smoke)
         program = Program(
             lower=(*lower, self._skeleton()),
             argv=(*image.cmd, *smoke.args),
             env=(*image.env, *smoke.env),
             workdir=image.workdir,
+            files=tuple(self._files(image, fixtures)) if fixtures else (),
+            fixtures=fixtures,
         )
         return run_program(program, smoke, self._cancelled)
 
-    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
-        """Read the image's root; equal roots are read once."""
-        key = (self._lower[image.config_digest], paths)
-        if key not in self._facts:
-            self._facts[key] = rootfs.read(*key)
-        return self._facts[key]
+    def _files(self, image: VariantImage, fixtures: Fixtures) -> Iterator[tuple[str, bytes]]:
+        """Yield what a run with fixtures lays over the image's files and the skeleton's."""
+        if fixtures.names:
+            yield "/etc/resolv.conf", probes.RESOLV_CONF.encode()
+        if not fixtures.authority:
+            return
+        yield "/etc/hosts", f"{_FILES['etc/hosts']}{probes.HOSTS_LINE}".encode()
+        lower = self._lower[image.config_digest]
+        yield from probes.trusting(lower, self.inspect(image).root.certificates, fixtures)
+
+    def inspect(self, image: VariantImage) -> ImageFacts:
+        """Read the image, once."""
+        return self._inspector.facts(image, lambda: self._lower[image.config_digest])
 
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         """Write an assembled image as a complete archive.
@@ -141,6 +174,27 @@ class EmbeddedEngine:
         """
         made = self._assembled[image.config_digest]
         write_archive(made, self._images.layers(base), file, docker=docker)
+
+    def debug(
+        self,
+        image: VariantImage,
+        smoke: Smoke,
+        tools: PreparedImage,
+        command: tuple[str, ...],
+        *,
+        terminal: str,
+    ) -> int:
+        """Run a command in bubblewrap, with tools beside the image's files."""
+        beside = shell.tools(self._store, tools, self._images.root(tools))
+        return shell.run_session(
+            shell.Session(
+                lower=(*self._lower[image.config_digest], self._skeleton(), beside),
+                command=command,
+                env=(*image.env, *smoke.env),
+                workdir=image.workdir,
+                terminal=terminal,
+            )
+        )
 
     def cancel(self) -> None:
         """End every child, and let nothing new start."""
@@ -160,12 +214,26 @@ class EmbeddedEngine:
         return self._store.entry("layers", _SKELETON) / "root"
 
 
-def _executable_format(lower: tuple[Path, ...], path: str) -> bool:
-    """Tell whether the kernel knows the format; a missing file is left to exec itself."""
-    file = rootfs.resolve(lower, path)
-    if file is None or not file.is_file():
+def _executable_format(lower: tuple[Path, ...], steps: tuple[Step, ...]) -> bool:
+    """Tell whether the kernel knows the form of what it executes.
+
+    What is missing, or may not be executed, is left to exec itself.
+    """
+    for step in steps:
+        if step.facts is None or not step.executable:
+            return True
+        if step.facts.linkage is not Linkage.SCRIPT:
+            return _taken(rootfs.resolve(lower, step.path))
+        if not step.facts.interpreter:
+            return False
+    return True
+
+
+def _taken(file: Path | None) -> bool:
+    if file is None:
         return True
     with file.open("rb") as opened:
-        head = opened.read(elf.HEADER_LENGTH)
-    machine = platform.machine()
-    return head.startswith(b"#!") or elf.machine(head) in {machine, _SIBLINGS.get(machine)}
+        known = elf.machine(opened.read(elf.HEADER_LENGTH))
+        opened.seek(0)
+        machine = platform.machine()
+        return known in {machine, _SIBLINGS.get(machine)} and elf.taken(opened)

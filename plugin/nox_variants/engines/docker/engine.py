@@ -13,26 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nox_variants import dockerfile, names, rootfs
+from nox_variants import dockerfile, names
+from nox_variants.engines import assembly, bundling
 from nox_variants.engines.builds import Builds
-from nox_variants.engines.docker import artifacts, builders, containers
+from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
 from nox_variants.engines.docker.connection import DaemonError, explained
-from nox_variants.engines.docker.labels import LABEL, OWNER, ended, owner
+from nox_variants.engines.docker.labels import FIXTURES, LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import contents
+from nox_variants.engines.inspection import Inspector
 from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json
 from nox_variants.results import Sizes, VariantImage
+from nox_variants.sandbox import probes, shell
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from docker.models.containers import Container
     from docker.models.images import Image as DockerImage
 
     from nox_variants.engines.builds import Log
+    from nox_variants.engines.bundling import Bundled
     from nox_variants.engines.docker.builders import Builder
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.engines.protocol import Images
@@ -41,9 +46,9 @@ if TYPE_CHECKING:
     from nox_variants.results import (
         Build,
         EngineInfo,
+        ImageFacts,
         Observation,
         PreparedImage,
-        RootFacts,
     )
     from nox_variants.store import Store
 
@@ -67,6 +72,7 @@ class _Assembled:
     base: PreparedImage
     build: Build
     plan: Plan
+    bundle: tuple[Bundled, ...]
 
 
 class DockerEngine:
@@ -77,6 +83,7 @@ class DockerEngine:
         builder: What builds Dockerfiles there.
         store: Where artifacts and stand-ins are kept.
         images: Gives stand-ins.
+        helper: An image with Python, for what smoke runs bring.
         root: The folder of ``variants.yaml``: no source leads out of it.
         output: The project's folder, for the Dockerfiles of the last run.
         use_cache: Whether images and builds of earlier runs are good.
@@ -93,6 +100,7 @@ class DockerEngine:
         builder: Builder,
         store: Store,
         images: Images,
+        helper: Image,
         root: Path,
         output: Path,
         use_cache: bool,
@@ -105,6 +113,7 @@ class DockerEngine:
         self._builder = builder
         self._store = store
         self._images = images
+        self._helper = helper
         self._output = output
         self._use_cache = use_cache
         self._epoch = epoch
@@ -120,6 +129,8 @@ class DockerEngine:
             use_cache=use_cache,
             cancelled=cancelled,
         )
+        self._inspector = Inspector(store)
+        self._layers = assembly.Assembler(store, output, epoch=epoch, platform=host)
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._prepared: dict[Image, PreparedImage] = {}
@@ -185,6 +196,8 @@ class DockerEngine:
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
         """Build the variant's Dockerfile, unless the daemon still has the image that it gave."""
         tag = f"{plan.variant.program}:{names.image_tag(plan.variant)}"
+        bundle = self._bundle(plan, base, build)
+        plan = bundling.with_libraries(plan, bundle)
         source = self._sources.snapshot(plan.build.source)
         job = builders.Job(
             dockerfile=self._dockerfile(plan, base),
@@ -199,7 +212,18 @@ class DockerEngine:
             found = self._build(job)
             with self._store.publish("facts", key, replace=True) as staging:
                 self._store.write_json(staging / "image.json", {"id": found.id})
-        return self._image(plan, base, build, found, tag)
+        return self._image(_Assembled(base, build, plan, bundle), found, tag)
+
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
+        """Find the libraries of the plan's bundle in its build image."""
+        return bundling.with_libraries(plan, self._bundle(plan, base, build))
+
+    def _bundle(self, plan: Plan, base: PreparedImage, build: Build) -> tuple[Bundled, ...]:
+        if not plan.run.bundle:
+            return ()
+        beside = self._layers.files(assembly.artifacts(build)).root
+        root = self._images.root(self._prepared[plan.build.image])
+        return bundling.libraries((root, beside), build.artifacts[0].path, base.env)
 
     def _build(self, job: builders.Job) -> DockerImage:
         try:
@@ -228,13 +252,54 @@ class DockerEngine:
             cmd=(*image.cmd, *smoke.args),
             env=smoke.env,
             labels=((OWNER, owner()), (f"{LABEL}variant", image.tag)),
+            brought=self._brought(image, smoke),
         )
         return containers.observe(self._daemon, run, smoke, self._reaper, self._cancelled)
 
-    def root_facts(self, image: VariantImage, paths: tuple[str, ...] = ()) -> RootFacts:
-        """Read the root of the image's base: what a variant adds is its program."""
+    def _brought(self, image: VariantImage, smoke: Smoke) -> companion.Brought | None:
+        """Return what a smoke run needs beside its container: nothing, as a rule."""
+        wanted = probes.fixtures(smoke)
+        if wanted is None:
+            return None
+        helper = self._prepared.get(self._helper) or self.prepare(self._helper)
+        bundle = self.inspect(image).root.certificates if wanted.authority else ""
+        return companion.Brought(
+            fixtures=wanted,
+            helper=_reference(helper),
+            files=probes.trusting(self._lower(image), bundle, wanted),
+        )
+
+    def inspect(self, image: VariantImage) -> ImageFacts:
+        """Read the root of the image's base, and what the variant adds, out of the store."""
+        return self._inspector.facts(image, lambda: self._lower(image))
+
+    def _lower(self, image: VariantImage) -> tuple[Path, ...]:
         made = self._assembled[image.config_digest]
-        return rootfs.read((self._images.root(made.base),), paths)
+        copied = assembly.copies(made.plan, made.build, made.bundle)
+        if made.plan.run.single_stage:
+            copied = assembly.artifacts(made.build)
+        root = self._images.root(made.base)
+        return root, self._layers.files(copied, root).root
+
+    def debug(
+        self,
+        image: VariantImage,
+        smoke: Smoke,
+        tools: PreparedImage,
+        command: tuple[str, ...],
+        *,
+        terminal: str,
+    ) -> int:
+        """Run a command in a container, with tools beside the image's files."""
+        session = debugging.Session(
+            image=image.config_digest,
+            tools=shell.tools(self._store, tools, self._images.root(tools)),
+            command=command,
+            env=(*image.env, *smoke.env),
+            labels=((OWNER, owner()), (f"{LABEL}variant", image.tag)),
+            terminal=terminal,
+        )
+        return debugging.run_session(self._daemon, session, self._reaper)
 
     def cancel(self) -> None:
         """End every build and container, and let nothing new start."""
@@ -348,34 +413,35 @@ class DockerEngine:
             labels.append(("org.opencontainers.image.revision", self._revision))
         return tuple(labels)
 
-    def _image(
-        self, plan: Plan, base: PreparedImage, build: Build, found: DockerImage, tag: str
-    ) -> VariantImage:
+    def _image(self, made: _Assembled, found: DockerImage, tag: str) -> VariantImage:
         config = found.attrs["Config"]
         layers = tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ()))
-        above = self._above(plan, base, build, found)
+        above = self._above(made, found)
         image = VariantImage(
             config_digest=Digest(str(found.id)),
             tag=tag,
             path="",
             layers=layers,
             sizes=Sizes(
-                binary=build.artifacts[0].size, content=base.content + above, above_base=above
+                binary=made.build.artifacts[0].size,
+                content=made.base.content + above,
+                above_base=above,
             ),
-            cmd=plan.run.cmd,
+            cmd=made.plan.run.cmd,
             env=_pairs(config.get("Env")),
             workdir=config.get("WorkingDir") or "/",
         )
         with self._lock:
-            self._assembled[image.config_digest] = _Assembled(base, build, plan)
+            self._assembled[image.config_digest] = made
         return image
 
-    def _above(self, plan: Plan, base: PreparedImage, build: Build, image: DockerImage) -> int:
+    def _above(self, made: _Assembled, image: DockerImage) -> int:
         """Return the bytes of regular files in the layers above the base's."""
-        if not plan.run.single_stage:
-            sizes = {artifact.path: artifact.size for artifact in build.artifacts}
-            return sum(sizes[each.source] for each in plan.run.files)
-        return sum(contents(self._store, image)[len(base.layers) :])
+        if made.plan.run.single_stage:
+            return sum(contents(self._store, image)[len(made.base.layers) :])
+        sizes = {artifact.path: artifact.size for artifact in made.build.artifacts}
+        sizes |= {each.source: each.size for each in made.bundle}
+        return sum(sizes[each.source] for each in made.plan.run.files)
 
 
 def _identity(job: builders.Job, *parts: str) -> str:
@@ -397,15 +463,22 @@ def _pairs(env: Sequence[str] | None) -> Pairs:
 
 
 def remove_left_behind(daemon: Daemon) -> int:
-    """Remove containers of runs on this machine that have died; returns how many."""
+    """Remove what runs on this machine that have died left; returns how many containers."""
     here, count = socket.gethostname(), 0
+    ours: dict[str, str | list[str] | bool] = {"label": OWNER}
     with explained("looking for containers that were left"):
-        for container in daemon.client.containers.list(
-            all=True, filters={"label": OWNER}, sparse=True
-        ):
-            labels = container.attrs.get("Labels") or {}
-            if ended(labels.get(OWNER, ""), here):
+        found = daemon.client.containers.list(all=True, filters=ours, sparse=True)
+        for container in sorted(found, key=lambda each: FIXTURES in _sparse_labels(each)):
+            if ended(_sparse_labels(container).get(OWNER, ""), here):
                 with suppress(Exception):
                     container.remove(force=True, v=True)
                     count += 1
+        for image in daemon.client.images.list(filters=ours):
+            if ended(image.labels[OWNER], here):
+                with suppress(Exception):
+                    image.remove(force=True)
     return count
+
+
+def _sparse_labels(container: Container) -> dict[str, str]:
+    return container.attrs.get("Labels") or {}
