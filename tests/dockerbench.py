@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from handmade import Bench, HandMade
 from nox_variants.engines.docker import builders, connection
 from nox_variants.engines.docker.engine import DockerEngine
+from nox_variants.model import Image
 from nox_variants.store import Store
+from samples import APT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +58,7 @@ def open_docker(
         builder=builder,
         store=store,
         images=HandMade(store, roots),
+        helper=Image(name="python", sources=(APT,)),
         root=source.parent,
         output=source.parent / ".variants",
         **options | changes,

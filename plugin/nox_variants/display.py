@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, TextIO
 
+from nox_variants import advice
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.graph import Failed
 from nox_variants.reports import table
+from nox_variants.results import Outcome
 from nox_variants.runner import Step
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from nox_variants.record import Record
     from nox_variants.runner import Task
+
+DEFECT = "DEFECT of nox-variants"
+"""The heading of what must not be: a prediction that was wrong."""
 
 _UNBOUNDED = 10_000
 
@@ -171,19 +176,46 @@ def _visible(line: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
+IGNORED = (
+    "did not end on SIGTERM and was killed: PID 1 of a container has no default handlers. Handle"
+    " SIGTERM, or start it with an init (docker run --init)."
+)
+"""What is said of servers that have to be killed; it is no failure."""
+
+
 def print_report(records: Sequence[Record], stream: TextIO) -> None:
-    """Print the table, what needs words, and the stand-ins that were used."""
+    """Print the table, what needs words, which image to use, and the stand-ins that were used."""
     from rich.console import Console  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
 
     terminal = stream.isatty()
     console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False)
     _print_table(records, console)
+    for record in records:
+        if record.contradiction:
+            heading = f"{DEFECT}: {record.variant}"
+            _say(console, heading, record.contradiction, style="bold red")
     for outcome, text, ids in table.notes(records):
+        instead = (f"  {line}" for line in advice.remedies_of(ids, records))
+        _say(console, f"{outcome}: {', '.join(ids)}", text, *instead)
+    if names := table.deaf(records):
+        _say(console, f"note: {', '.join(names)}", IGNORED)
+    if len(records) == 1 and records[0].outcome is Outcome.XFAILED:
+        heading = f"{records[0].outcome}: {records[0].variant}"
+        _say(console, heading, records[0].explanation, style="dim", rest="dim")
+    if advices := advice.advise(records):
         console.print()
-        console.print(f"{outcome}: {', '.join(ids)}", markup=False, style="bold", soft_wrap=True)
-        console.print(f"  {text}", markup=False, soft_wrap=True)
+        for advised in advices:
+            console.print(str(advised), markup=False, soft_wrap=True)
     if names := table.stand_ins(records):
         console.print(f"\n{table.STAND_IN} made with stand-ins:", style="bold")
         for name in names:
             console.print(f"  {name}", markup=False, soft_wrap=True)
     console.print()
+
+
+def _say(console: Console, heading: str, *lines: str, style: str = "bold", rest: str = "") -> None:
+    """Print a heading and lines below it, each as long as it is."""
+    console.print()
+    console.print(heading, markup=False, style=style, soft_wrap=True)
+    for line in lines:
+        console.print(f"  {line}", markup=False, style=rest, soft_wrap=True)

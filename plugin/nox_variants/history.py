@@ -115,6 +115,13 @@ class History:
             rows = self._database.execute(query, (run_id,)).fetchall()
             return tuple(self._record(row[0]) for row in rows)
 
+    def last(self, variant: str) -> Record | None:
+        """Return the newest record of a variant, or None when it never ran."""
+        query = "SELECT record FROM records WHERE variant = ? ORDER BY started_at DESC LIMIT 1"
+        with self._explained():
+            row = self._database.execute(query, (variant,)).fetchone()
+            return None if row is None else self._record(row[0])
+
     def last_run(self) -> str | None:
         """Return the id of the newest run, or None when there is no record."""
         with self._explained():

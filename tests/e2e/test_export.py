@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from projects import HELLO
+
 if TYPE_CHECKING:
     from projects import Project
 
@@ -38,3 +40,23 @@ def test_folders_with_stand_ins(project: Project) -> None:
     assert len({file.stat().st_ino for file in archives}) == 1
     assert len(archives) == 6
     assert not (project.folder / ".variants").exists()
+
+
+def test_folders_with_libraries(project: Project) -> None:
+    """What brings its libraries is compiled, for its Dockerfile copies each by its name."""
+    project.write(
+        "variants.yaml",
+        HELLO.replace(
+            "include:\n", "include:\n      - {run: scratch, link: dynamic, libs: bundle}\n"
+        ),
+    )
+
+    name = "hello-c(scratch,dynamic+libs)"
+    done = project.cli("export", name, "--format", "dockerfile", "--output", "out")
+
+    assert done.returncode == 0, done.stderr
+    text = (project.folder / "out/Dockerfile").read_text(encoding="utf-8")
+    copied = [line.split()[-1] for line in text.splitlines() if line.startswith("COPY --from")]
+    assert copied[0] == "/hello-c"
+    assert {"libc.so.6"} < {path.rpartition("/")[2] for path in copied}
+    assert any("/ld-linux" in path for path in copied)

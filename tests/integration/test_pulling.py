@@ -98,6 +98,7 @@ def opened(
         builder=builder,
         store=store,
         images=images,
+        helper=Image(name="python", sources=()),
         root=source.parent,
         output=source.parent / ".variants",
         use_cache=True,
@@ -169,8 +170,8 @@ def test_loader_of_a_pulled_image(
     image = bench.image(plan)
 
     assert not bench.engine.smoke(image, SMOKE).started
-    facts = bench.engine.root_facts(image, ("/bin/sh",))
-    assert (facts.shell, facts.loaders) == (True, frozenset())
+    root = bench.engine.inspect(image).root
+    assert (root.shell, root.loaders) == (True, frozenset())
     bench.engine.close()
 
 

@@ -24,7 +24,17 @@ SOURCES = {
 
 TREES = {module: ast.parse(file.read_bytes()) for module, file in SOURCES.items()}
 
-PURE = ("bake", "matrix", "plan", "dockerfile", "linkage", "diagnosis", "compare", "reports")
+PURE = (
+    "advice",
+    "bake",
+    "matrix",
+    "plan",
+    "dockerfile",
+    "linkage",
+    "diagnosis",
+    "compare",
+    "reports",
+)
 IMPURE = {"os", "subprocess", "time", "nox", "docker"}
 LAYERS = (
     ("errors", "model", "results"),

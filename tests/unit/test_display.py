@@ -12,15 +12,17 @@ import pytest
 from nox_variants import display
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable, StoreError
 from nox_variants.graph import Failed
-from nox_variants.model import LinkMode
+from nox_variants.model import LinkMode, Verdict
 from nox_variants.plan import make_plans
-from nox_variants.results import Outcome
+from nox_variants.record import SmokeSeen
+from nox_variants.results import Outcome, ServiceSeen
 from nox_variants.runner import Step, Task
 from records import FULL, SKIPPED
 from samples import SETTINGS, variant
 
 if TYPE_CHECKING:
     from nox_variants.errors import VariantsError
+    from nox_variants.record import Record
 
 (PLAN,) = make_plans(SETTINGS, [variant("scratch", LinkMode.STATIC)])
 IMAGE = Task(Step.IMAGE, PLAN.build.image)
@@ -118,6 +120,79 @@ def test_report_has_table_notes_and_stand_ins() -> None:
     assert "skipped: hello-rust(scratch,musl)" in lines
     assert "* made with stand-ins:" in lines
     assert "  gcc: apt packages gcc libc6-dev, not the image of that name" in lines
+
+
+WORKS = replace(
+    FULL,
+    variant="hello-c(scratch,musl)",
+    link=LinkMode.MUSL,
+    verdict=Verdict.WORKS,
+    cause=None,
+    outcome=Outcome.PASSED,
+    reason="",
+    contradiction="predicted was works, seen was [b]x: a defect of nox-variants",
+)
+
+
+def report(*records: Record) -> str:
+    """Return what is printed for records, without the table."""
+    stream = io.StringIO()
+    display.print_report(records, stream)
+    return stream.getvalue().partition("\n\n")[2]
+
+
+def test_report_says_what_to_do() -> None:
+    """A defect comes first, whatever the outcome; then what works instead, and what to use."""
+    assert report(FULL, WORKS).startswith(
+        "DEFECT of nox-variants: hello-c(scratch,musl)\n"
+        "  predicted was works, seen was [b]x: a defect of nox-variants\n"
+        "\n"
+        "failed: hello-c(scratch,static)\n"
+        "  expected to work\n"
+        "    hello-c(scratch,musl) works (767 kB*)\n"
+        "\n"
+        "hello-c: smallest that works: hello-c(scratch,musl), 767 kB*;"
+        " smallest with a shell: none that works\n"
+    )
+
+
+def test_one_variant_that_fails_as_expected() -> None:
+    """Who runs one variant is told why it fails; a whole matrix is not."""
+    xfailed = replace(FULL, outcome=Outcome.XFAILED, reason="", explanation="needs [x]", images=())
+
+    assert report(xfailed) == "xfailed: hello-c(scratch,static)\n  needs [x]\n\n"
+    assert "xfailed" not in report(xfailed, SKIPPED)
+
+
+def test_server_that_had_to_be_killed() -> None:
+    """A server that ignores SIGTERM is told of, and of what to do; it is no failure."""
+    smoke = SmokeSeen(
+        exit_code=137,
+        signal=9,
+        stdout="",
+        stderr="",
+        truncated=False,
+        timed_out=False,
+        service=ServiceSeen(listened=True, status=200),
+    )
+    stopped = replace(smoke, service=ServiceSeen(listened=True, status=200, stopped=True))
+
+    said = report(replace(WORKS, smoke=smoke, contradiction=""))
+
+    assert said.startswith("note: hello-c(scratch,musl)\n  did not end on SIGTERM and was killed")
+    assert "SIGTERM" not in report(replace(WORKS, smoke=stopped))
+
+
+def test_a_defect_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours is loud, and what was expected is quiet."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = Terminal()
+
+    display.print_report([replace(WORKS, outcome=Outcome.XFAILED)], stream)
+
+    assert "\x1b[1;31mDEFECT of nox-variants: hello-c(scratch,musl)\x1b[0m\n" in stream.getvalue()
+    assert "\x1b[2mxfailed: hello-c(scratch,musl)\x1b[0m\n" in stream.getvalue()
 
 
 def test_passed_rows_need_no_words() -> None:

@@ -19,9 +19,10 @@ from nox_variants import config, matrix, names
 from nox_variants.buildcontext import Contexts, draft
 from nox_variants.cli import main
 from nox_variants.commands import export
-from nox_variants.commands.export import Export, Format
+from nox_variants.commands.export import Bundles, Export, Format
 from nox_variants.errors import (
     BuildFailed,
+    EngineUnavailable,
     ImageError,
     ImageUnavailable,
     LayoutError,
@@ -30,7 +31,7 @@ from nox_variants.errors import (
 )
 from nox_variants.model import Digest, Image, ImageSource, LinkMode, SourceKind
 from nox_variants.oci.layer import digest_tree
-from nox_variants.plan import make_plans
+from nox_variants.plan import CopiedFile, make_plans
 from nox_variants.results import Build, PreparedImage, Sizes, VariantImage
 from nox_variants.sources import Sources
 from nox_variants.store import Store
@@ -38,6 +39,7 @@ from projects import REPOSITORY
 from samples import SETTINGS, variant
 
 if TYPE_CHECKING:
+    from nox_variants.commands.export import Exporter
     from nox_variants.model import Settings
     from nox_variants.plan import BuildStage, Plan
 
@@ -133,11 +135,27 @@ class Writer:
         every: bool = False,
         policy: str = "auto",
         buildkit: bool = True,
+        engine: Exporter | EngineUnavailable | None = None,
     ) -> tuple[dict[str, str], int]:
         """Write contexts, and what is beside them."""
         with draft(output) as (place, pool):
             contexts = self.contexts(pool, policy=policy, buildkit=buildkit)
-            return export.write_contexts(contexts, plans, place, kind=kind, every=every)
+            return export.write_contexts(
+                contexts,
+                plans,
+                place,
+                kind=kind,
+                every=every,
+                bundles=Bundles(lambda: give(engine)),
+            )
+
+
+def give(engine: Exporter | EngineUnavailable | None) -> Exporter:
+    """Return the engine, or raise what is in its place."""
+    if isinstance(engine, EngineUnavailable):
+        raise engine
+    assert engine is not None, "no engine is needed"
+    return engine
 
 
 @pytest.fixture
@@ -411,7 +429,7 @@ def test_hadolint(
     plans = make_plans(settings, matrix.expand(settings).variants)
     writer = Writer(images, settings, Store(home))
     written, status = writer.write(
-        tmp_path / "out", *plans, every=True, policy=policy, buildkit=buildkit
+        tmp_path / "out", *plans, every=True, policy=policy, buildkit=buildkit, engine=Engine()
     )
     assert (len(written), status) == (len(plans), 0)
 
@@ -466,8 +484,58 @@ class Engine:
             cmd=plan.run.cmd,
         )
 
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
+        self.calls.append(f"resolve {plan.variant.id} on {base.name}")
+        assert build.key == plan.build.workdir
+        copied = CopiedFile(source="/lib/libc.so.6", target="/lib/libc.so.6")
+        return replace(plan, run=replace(plan.run, files=(*plan.run.files, copied)))
+
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         file.write_text(f"{image.tag} on {base.name}, {docker}", encoding="utf-8")
+
+
+def bundled(plan: Plan) -> Plan:
+    """Return a plan that brings its libraries."""
+    return replace(plan, run=replace(plan.run, bundle=True))
+
+
+def test_libraries_of_a_bundle(writer: Writer, plans: dict[str, Plan], tmp_path: Path) -> None:
+    """What brings its libraries is built to know them, once; what brings none is not."""
+    engine = Engine()
+    with_libraries = [bundled(plans["alpine"]), bundled(plans["scratch"])]
+
+    _, status = writer.write(tmp_path / "out", *with_libraries, plans["gcc"], engine=engine)
+
+    assert status == 0
+    assert engine.calls == [
+        *("prepare alpine", "prepare gcc", "build in gcc"),
+        "resolve hello-c(alpine,static) on alpine",
+        *("prepare scratch", "resolve hello-c(scratch,static) on scratch"),
+    ]
+    lines = {
+        file.parent.name: file.read_text(encoding="utf-8").count("COPY --from=build /lib/libc.so.6")
+        for file in tmp_path.glob("out/hello-c/*/Dockerfile")
+    }
+    assert lines == {"gcc-static.alpine": 1, "gcc-static.scratch": 1, "gcc-static.gcc": 0}
+
+
+def test_a_bundle_without_an_engine(
+    writer: Writer, plans: dict[str, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing can be built, a bundle is refused with a hint; the others are written."""
+    done = writer.write(
+        tmp_path / "out",
+        bundled(plans["alpine"]),
+        plans["scratch"],
+        engine=EngineUnavailable("no bubblewrap"),
+    )
+
+    assert done == ({"hello-c(scratch,static)": "hello-c/gcc-static.scratch"}, 1)
+    assert capsys.readouterr().err == (
+        "hello-c(alpine,static): not exported: which libraries it brings is known when it is"
+        " built: no bubblewrap. Export it where the embedded engine works, or without libs:"
+        " bundle.\n"
+    )
 
 
 @pytest.mark.parametrize(("kind", "docker"), [(Format.DOCKER_ARCHIVE, True), (Format.OCI, False)])
@@ -580,11 +648,13 @@ def test_mistakes(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: the project's file, in a home of its own."""
+    """The current folder: the project's file without what has to be built, in its own home."""
     monkeypatch.setenv("NOX_VARIANTS_HOME", str(tmp_path / "home"))
     folder = tmp_path / "project"
     folder.mkdir()
-    shutil.copyfile(REPOSITORY / "variants.yaml", folder / "variants.yaml")
+    lines = (REPOSITORY / "variants.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    without_bundles = "".join(line for line in lines if "bundle" not in line)
+    (folder / "variants.yaml").write_text(without_bundles, encoding="utf-8")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
     monkeypatch.chdir(folder)
     return folder

@@ -116,3 +116,14 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     assert [worker.wait() for worker in workers] == [0] * 4
     with History(file) as history:
         assert [len(history.run(f"run-{number}")) for number in range(4)] == [20] * 4
+
+
+def test_the_last_record_of_a_variant(tmp_path: Path) -> None:
+    """The newest of a variant's records, whichever run wrote it last; none when it never ran."""
+    newer = replace(FULL, run_id="a", started_at="2026-11-24T20:00:00.000Z")
+    with History(tmp_path / "history.sqlite") as history:
+        for record in (newer, FULL, SKIPPED):
+            history.add(record)
+
+        assert history.last(FULL.variant) == newer
+        assert history.last("other") is None

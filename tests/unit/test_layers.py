@@ -1023,9 +1023,12 @@ def test_errors_while_removing(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     made = applied(root, tar(folder("a")))
 
-    with monkeypatch.context() as patch, pytest.raises(LayoutError, match=r"^'.wh.a': in use$"):
+    layer = io.BytesIO(tar(file(".wh.a")))
+
+    with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", fail)
-        made.apply(io.BytesIO(tar(file(".wh.a"))))
+        with pytest.raises(LayoutError, match=r"^'.wh.a': in use$"):
+            made.apply(layer)
 
 
 def test_as_an_ordinary_user(root: Path) -> None:

@@ -3,7 +3,8 @@
 `docker load`, podman and skopeo take a docker-archive; an OCI archive is a tar of a plain OCI
 image layout. For these, images are prepared and programs compiled where the store does not have
 them yet. Dockerfiles and Bake files come in folders with all that they need; nothing is compiled
-for them. Nothing is smoke-run.
+for them, but for variants that bring their libraries: which those are, the built program says.
+Nothing is smoke-run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shlex
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +21,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from nox_variants import bake, commands, names
 from nox_variants.buildcontext import FILE, Contexts, draft, once
-from nox_variants.errors import BuildFailed, ImageUnavailable, UsageError, VariantsError
+from nox_variants.errors import (
+    BuildFailed,
+    EngineUnavailable,
+    ImageUnavailable,
+    UsageError,
+    VariantsError,
+)
 from nox_variants.options import IMAGES
 from nox_variants.plan import make_plans
 
@@ -58,6 +66,9 @@ class Exporter(Protocol):
 
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
         """Make the variant's image."""
+
+    def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
+        """Return a plan that copies the libraries of its bundle, too."""
 
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         """Write an assembled image as a complete archive, with what `docker load` needs or not."""
@@ -150,8 +161,8 @@ def _contexts(
     args: argparse.Namespace, settings: Settings, plans: Sequence[Plan], options: Options
 ) -> int:
     """Write build contexts, and a Bake file beside them where one is asked for."""
-    from nox_variants.images.provider import EPOCH, Images  # noqa: PLC0415  # not for --help
-    from nox_variants.invocation import host_platform, source_date_epoch  # noqa: PLC0415
+    from nox_variants import invocation  # noqa: PLC0415  # not for --help
+    from nox_variants.images.provider import EPOCH, Images  # noqa: PLC0415
     from nox_variants.sources import Sources  # noqa: PLC0415
     from nox_variants.store import Store, default_home  # noqa: PLC0415
 
@@ -163,20 +174,29 @@ def _contexts(
         progress=_note,
         cancelled=threading.Event(),
         root=settings.root,
-        host=host_platform(),
+        host=invocation.host_platform(),
         environ=os.environ,
     )
-    with draft(args.output) as (place, pool):
+    with ExitStack() as ending, draft(args.output) as (place, pool):
+
+        def engine() -> Exporter:
+            opened = invocation.open_engine(settings, options, environ=os.environ, progress=_note)
+            ending.callback(opened.cancel)
+            opened.probe()
+            return opened
+
         contexts = Contexts(
             images,
             Sources(store, root=settings.root),
             policy=options.images,
-            epoch=source_date_epoch(os.environ),
+            epoch=invocation.source_date_epoch(os.environ),
             buildkit=not args.classic,
             mtime=EPOCH,
             pool=pool,
         )
-        written, status = write_contexts(contexts, plans, place, kind=args.format, every=args.all)
+        written, status = write_contexts(
+            contexts, plans, place, kind=args.format, every=args.all, bundles=Bundles(engine)
+        )
     for name, folder in written.items():
         print(f"{name}: {args.output / folder / FILE}")
     if written and args.format is Format.BAKE:
@@ -185,7 +205,13 @@ def _contexts(
 
 
 def write_contexts(
-    contexts: Contexts, plans: Sequence[Plan], place: Path, *, kind: Format, every: bool
+    contexts: Contexts,
+    plans: Sequence[Plan],
+    place: Path,
+    *,
+    kind: Format,
+    every: bool,
+    bundles: Bundles,
 ) -> tuple[dict[str, str], int]:
     """Write build contexts in a folder, and go on after failures.
 
@@ -195,6 +221,7 @@ def write_contexts(
         place: The folder, which is not there yet.
         kind: Dockerfiles only, or a Bake file too.
         every: Whether all variants are meant, and one that cannot be had here is no failure.
+        bundles: Finds the libraries that variants bring.
 
     Returns:
         Folders by variant, and the exit code.
@@ -203,7 +230,8 @@ def write_contexts(
     written: list[bake.Context] = []
 
     def write(plan: Plan) -> None:
-        written.append(contexts.write(plan, place, "" if alone else folder(plan.variant)))
+        where = "" if alone else folder(plan.variant)
+        written.append(contexts.write(bundles.resolve(plan), place, where))
 
     failed = _each(plans, write, lenient=every)
     if written and kind is Format.BAKE:
@@ -259,6 +287,10 @@ class Export:
 
         return int(_each(make_plans(settings, variants), write, lenient=self.lenient))
 
+    def resolve(self, plan: Plan) -> Plan:
+        """Compile a variant, and return its plan with the libraries of its bundle."""
+        return self.engine.resolve(plan, self._prepared(plan.run.image), self._built(plan.build))
+
     def _write(self, plan: Plan, file: Path) -> None:
         base = self._prepared(plan.run.image)
         image = self.engine.assemble(plan, base, self._built(plan.build))
@@ -280,6 +312,36 @@ class Export:
         except BuildFailed as error:
             _note(error.log.rstrip())
             raise
+
+
+class Bundles:
+    """Finds the libraries that variants bring; a plan without a bundle needs no engine.
+
+    Args:
+        engine: Opens the engine that compiles them.
+    """
+
+    def __init__(self, engine: Callable[[], Exporter]) -> None:
+        self._engine = engine
+        self._export: Export | None = None
+
+    def resolve(self, plan: Plan) -> Plan:
+        """Return a plan with the libraries of its bundle.
+
+        Raises:
+            UsageError: There is no engine here that finds them.
+        """
+        if not plan.run.bundle:
+            return plan
+        if self._export is None:
+            try:
+                self._export = Export(self._engine(), kind=Format.DOCKERFILE)
+            except EngineUnavailable as error:
+                raise UsageError(
+                    f"which libraries it brings is known when it is built: {error.message}",
+                    hint="Export it where the embedded engine works, or without libs: bundle.",
+                ) from error
+        return self._export.resolve(plan)
 
 
 def _each(plans: Iterable[Plan], write: Callable[[Plan], None], *, lenient: bool) -> bool:

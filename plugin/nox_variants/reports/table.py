@@ -147,6 +147,18 @@ def summary(records: Sequence[Record]) -> str:
     return f"{len(records)} {noun}: {', '.join(parts)}" if parts else f"0 {noun}"
 
 
+def deaf(records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the variants whose server works and had to be killed."""
+    return tuple(
+        record.variant
+        for record in records
+        if record.smoke
+        and record.smoke.service
+        and record.smoke.service.listened
+        and not record.smoke.service.stopped
+    )
+
+
 def notes(records: Iterable[Record]) -> tuple[tuple[Outcome, str, tuple[str, ...]], ...]:
     """Return outcome, sentence and ids for what needs words; equal sentences are said once."""
     found: dict[tuple[Outcome, str], list[str]] = {}
