@@ -84,6 +84,7 @@ _MOST_COMPONENTS = 4096
 _MOST_KNOWN = 50_000
 _MOST_HOMES = 50
 _MOST_ZONES = 20
+_MOST_MODULES = 100
 _LONGEST_OS = 200
 
 
@@ -428,7 +429,7 @@ def _nss_modules(root: Root) -> Iterator[str]:
         (name, f"{folder}/{name}")
         for folder in folders
         if root.find(folder)
-        for name in root.names(folder, _NSS_MODULE)
+        for name in root.names(folder, _NSS_MODULE)[:_MOST_MODULES]
     )
     cached = ((name, path) for name, paths in root.cache().items() for path in paths)
     for name, path in chain(listed, cached):

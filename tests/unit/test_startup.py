@@ -15,7 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import require
-from elffiles import DT_RPATH, DT_RUNPATH, DT_SONAME, DYN, MUSL_LOADER, Maker, cache, dynamic
+from elffiles import (
+    DT_RPATH,
+    DT_RUNPATH,
+    DT_SONAME,
+    DYN,
+    GLIBC_LOADER,
+    MUSL_LOADER,
+    Maker,
+    cache,
+    dynamic,
+)
 from nox_variants import elf, startup
 from nox_variants.results import Library, Linkage, Startup
 
@@ -30,9 +40,9 @@ MUSL = "lib/ld-musl-x86_64.so.1"
 
 def program(*needed: str, rpath: str = "", runpath: str = "", musl: bool = False) -> bytes:
     """Return a dynamic program."""
-    loader = {"interpreter": MUSL_LOADER} if musl else {}
+    interpreter = MUSL_LOADER if musl else GLIBC_LOADER
     texts = [(DT_RPATH, rpath)] * bool(rpath) + [(DT_RUNPATH, runpath)] * bool(runpath)
-    return dynamic(Maker(), needed=needed, texts=texts, **loader).build()
+    return dynamic(Maker(), interpreter=interpreter, needed=needed, texts=texts).build()
 
 
 def library(
