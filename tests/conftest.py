@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,30 @@ REQUIRED = frozenset(filter(None, os.environ.get("VARIANTS_REQUIRE", "").split("
 
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
+
+
+CORPUS = "corpus"
+"""Under this name tests report a pair that was tried: engine, cause, and whether all agree."""
+
+_pairs: list[tuple[str, str, bool]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect the pairs of the corpus, also those of other workers."""
+    if report.when == "call":
+        _pairs.extend(pair for name, pair in report.user_properties if name == CORPUS)  # type: ignore[misc]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many predictions were seen to be right."""
+    if not _pairs:
+        return
+    engines = Counter(engine for engine, _, _ in _pairs)
+    agreed = Counter(engine for engine, _, agree in _pairs if agree)
+    causes = Counter(cause or "none" for _, cause, _ in _pairs)
+    tried = [f"{each} pairs on {name}, {agreed[name]} agree" for name, each in engines.items()]
+    seen = ", ".join(f"{cause} {number}" for cause, number in causes.most_common())
+    terminalreporter.write_line(f"corpus: {'; '.join(tried)}; causes: {seen}")
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,8 @@ def taken(file: IO[bytes]) -> bool:
         return False
     kind, start, size, count = header[1], header[5], header[9], header[10]
     form, offset, length = _SEGMENT[bits]
-    if kind not in _EXECUTED or size != struct.calcsize(f"{order}{form}"):
+    executed = head.startswith(MAGIC) and kind in _EXECUTED
+    if not executed or size != struct.calcsize(f"{order}{form}"):
         return False
     table = _piece(file, start, size * count, _SEGMENT_BYTES)
     interpreters = (
@@ -153,8 +154,11 @@ def _piece(file: IO[bytes], at: int, size: int, most: int) -> bytes:
     """Return bytes of a file; none where there are more than `most`, or fewer than asked for."""
     if not 1 < size <= most:
         return b""
-    file.seek(at)
-    data = file.read(size)
+    try:
+        file.seek(at)
+        data = file.read(size)
+    except (OSError, OverflowError):  # no file is that large
+        return b""
     return data if len(data) == size else b""
 
 

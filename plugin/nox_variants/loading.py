@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -262,6 +263,8 @@ class _Loader(ABC):
     def within(self, name: str, folders: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
         """Yield folders, each with the path of a library in it."""
         for folder in islice(folders, _MOST_FOLDERS):
+            if len(folder) >= rootfs.LONGEST_PATH:
+                continue
             path = self._absolute(folder).rstrip("/")
             yield path or "/", [f"{path}/{name}"]
 
@@ -325,8 +328,7 @@ class _Glibc(_Loader):
     def _expand(self, text: str, by: _Object) -> str:
         """Put in ``$ORIGIN``, ``$LIB`` and ``$PLATFORM``."""
         library = self._folders[0].removeprefix("/usr").strip("/")
-        values = {"ORIGIN": by.origin, "LIB": library, "PLATFORM": self.main.facts.machine}
-        return _TOKEN.sub(lambda match: values[match[1] or match[2]], text)
+        return _expanded(text, by.origin, library, self.main.facts.machine)
 
     def expand_name(self, name: str, by: _Object) -> str:
         """Put in what is put into folders too."""
@@ -367,9 +369,8 @@ class _Musl(_Loader):
         """Look at LD_LIBRARY_PATH, the folders of all that led here, and the default ones."""
         yield from self.within(name, _split(self.env.get("LD_LIBRARY_PATH", "")))
         for each in _chain(by):
-            text = ":".join(each.facts.runpath or each.facts.rpath)
-            text = text.replace("${ORIGIN}", each.origin).replace("$ORIGIN", each.origin)
-            yield from self.within(name, () if "$" in text else _split(text))
+            folders = each.facts.runpath or each.facts.rpath
+            yield from self.within(name, _musl_expanded(folders, each.origin))
         yield from self.within(name, self._defaults())
 
     def _defaults(self) -> Iterable[str]:
@@ -382,6 +383,20 @@ class _Musl(_Loader):
     def takes(self, facts: FileFacts) -> bool | None:
         """End the search at the first file, of whatever kind it is."""
         return self.fits(facts)
+
+
+@lru_cache(maxsize=1024)
+def _expanded(text: str, origin: str, library: str, platform: str) -> str:
+    """Put in what glibc's tokens stand for; what is too long for a path is cut off."""
+    values = {"ORIGIN": origin, "LIB": library, "PLATFORM": platform}
+    return _TOKEN.sub(lambda match: values[match[1] or match[2]], text)[: rootfs.LONGEST_PATH]
+
+
+@lru_cache(maxsize=1024)
+def _musl_expanded(folders: tuple[str, ...], origin: str) -> tuple[str, ...]:
+    """Put in ``$ORIGIN``; no folder counts where anything else begins with ``$``."""
+    text = ":".join(folders).replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
+    return () if "$" in text else tuple(each[: rootfs.LONGEST_PATH] for each in _split(text))
 
 
 def _chain(each: _Object | None) -> Iterator[_Object]:

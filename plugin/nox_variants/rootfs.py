@@ -27,6 +27,9 @@ T = TypeVar("T")
 MOST_LINKS = 40
 """Links followed for one path (path_resolution(7): ELOOP)."""
 
+LONGEST_PATH = 4096
+"""What a path may not reach (limits.h, PATH_MAX)."""
+
 LOADERS = (
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux.so.2",
@@ -161,9 +164,13 @@ class Root:
 
     Args:
         lower: Its folders, base first.
+        told: What files say about themselves, by where they lie, where that is known already.
     """
 
-    def __init__(self, lower: tuple[Path, ...]) -> None:
+    def __init__(
+        self, lower: tuple[Path, ...], told: Mapping[Path, FileFacts] | None = None
+    ) -> None:
+        self._told = told or {}
         self._top = tuple(reversed(lower))
         self._folders: dict[tuple[Path, str], Found] = {}
         self._known: dict[str, Found | None] = {}
@@ -171,6 +178,8 @@ class Root:
 
     def find(self, path: str) -> Found | None:
         """Walk a path, one name at a time."""
+        if len(path) >= LONGEST_PATH:
+            return None
         if path in self._known:
             return self._known[path]
         try:
@@ -214,7 +223,8 @@ class Root:
 
     def facts(self, found: Found) -> FileFacts:
         """Return what a file says about itself; one that cannot be read says nothing."""
-        return learnt(found, programfile.read_facts) or FileFacts(linkage=Linkage.OTHER)
+        told = self._told.get(found.path) or learnt(found, programfile.read_facts)
+        return told or FileFacts(linkage=Linkage.OTHER)
 
     def cache(self, path: str = LD_SO_CACHE) -> Mapping[str, tuple[str, ...]]:
         """Return the paths of library names in a cache of glibc's loader."""

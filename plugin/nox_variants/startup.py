@@ -36,7 +36,12 @@ def read(lower: tuple[Path, ...], argv: tuple[str, ...], env: Pairs, workdir: st
         env: Its environment.
         workdir: Where it is executed.
     """
-    return _Kernel(rootfs.Root(lower), env, workdir).execute(argv)
+    return start(rootfs.Root(lower), argv, env, workdir)
+
+
+def start(root: Root, argv: tuple[str, ...], env: Pairs, workdir: str) -> Startup:
+    """Return what :func:`read` does, of a root that may be known in part."""
+    return _Kernel(root, env, workdir).execute(argv)
 
 
 def image_facts(

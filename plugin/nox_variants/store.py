@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+FACTS = "facts"
+"""What can be found out again: not brought to the disk, and told by its digest when it is cut off.
+"""
+
 Kind = Literal["images", "refs", "blobs", "sources", "builds", "layers", "facts"]
 
 _VERSION_FILE = "format"
@@ -137,7 +141,8 @@ class Store:
         """
         with self.staging() as staging:
             yield staging
-            _to_disk(staging)
+            if kind != FACTS:
+                _to_disk(staging)
             target = self.entry(kind, key)
             target.parent.mkdir(exist_ok=True)
             if replace:
@@ -148,7 +153,8 @@ class Store:
                 if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                     raise
             else:
-                _fsync(target.parent)
+                if kind != FACTS:
+                    _fsync(target.parent)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

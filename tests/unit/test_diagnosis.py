@@ -206,6 +206,12 @@ SHELL_FORM = ("/bin/sh", "-c", "/hello")
             None,
             "",
         ),
+        (about(step(SCRIPT), step(SCRIPT, "/a")), Cause.BAD_SHEBANG, "so is that one's"),
+        (
+            about(step(GLIBC), loader=step(OTHER, LOADER)),
+            Cause.NOT_EXECUTABLE,
+            f"{LOADER} as its loader, and the one of scratch is no loader for x86_64",
+        ),
         (about(step(SCRIPT), step(OTHER, "/bin/sh")), Cause.NOT_EXECUTABLE, "/bin/sh is neither"),
     ],
 )
@@ -241,6 +247,59 @@ def test_interpreter_that_env_does_not_find(interpreter: str, argument: str, cau
 
     assert predict(subject).cause is judge(subject, seen).cause is cause
     assert judge(subject, replace(seen, exit_code=1)).cause is Cause.EXIT_CODE
+
+
+@pytest.mark.parametrize(
+    ("behind", "loader", "code", "cause"),
+    [
+        ((step(None, "/bin/x"),), None, 127, Cause.MISSING_SHELL),
+        ((step(path="/bin/x", executable=False),), None, 126, Cause.NOT_EXECUTABLE),
+        ((step(GLIBC, "/bin/x"),), step(None, LOADER), 127, Cause.MISSING_LOADER),
+        ((step(SCRIPT, "/bin/x"), step(None, "/bin/sh")), None, 127, Cause.MISSING_SHELL),
+        ((step(OTHER, "/bin/x"),), None, 0, None),
+    ],
+)
+def test_what_env_cannot_execute(
+    behind: tuple[Step, ...], loader: Step | None, code: int, cause: Cause | None
+) -> None:
+    """`env` ends with 126 or 127 for what files say; a form unknown to it is the shell's affair."""
+    subject = about(step(BY_ENV), step(path="/usr/bin/env"), *behind, loader=loader)
+
+    assert predict(subject).cause is judge(subject, replace(WELL, exit_code=code)).cause is cause
+
+
+def test_carriage_return_behind_env() -> None:
+    """It is the script that ends its lines so, not `env`."""
+    found = predict(about(step(BY_ENV), step(path="/usr/bin/env"), step(None, "python3\r")))
+
+    assert "the first line of /hello ends with a carriage return" in found.explanation
+
+
+def test_library_as_a_program() -> None:
+    """The kernel executes a library, and a signal ends it: it is no program, as predicted."""
+    subject = about(step(replace(OTHER, machine="x86_64", bits=64)))
+    killed = replace(WELL, exit_code=139, signal=11)
+
+    assert predict(subject) == judge(subject, killed)
+    assert judge(subject, killed).cause is Cause.NOT_EXECUTABLE
+    assert judge(about(), killed).cause is Cause.KILLED_BY_SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("libc", "nss", "cause"),
+    [
+        ("glibc 2.31", {"compat", "dns"}, Cause.MISSING_USER),
+        ("glibc 2.31", {"files"}, None),
+        ("glibc 2.34", set(), None),
+    ],
+)
+def test_users_without_a_module(libc: str, nss: set[str], cause: Cause | None) -> None:
+    """Before 2.34, glibc reads /etc/passwd with a module."""
+    root = replace(WHOLE, libc=libc, nss=frozenset(nss))
+    smoke = Smoke(needs=(Need.USERS,))
+
+    assert predict(about(step(GLIBC), root=root, smoke=smoke)).cause is cause
+    assert predict(about(root=root, smoke=smoke)).cause is None
 
 
 @pytest.mark.parametrize(
@@ -298,6 +357,17 @@ def dynamic(*libraries: Library, root: RootFacts = WHOLE, smoke: Smoke | None = 
 def library(name: str, path: str = "", by: str = "/hello", undefined: str = "") -> Library:
     """Return a library: found at a path, or not at all."""
     return Library(name=name, needed_by=by, path=path, undefined=tuple(undefined.split()))
+
+
+def test_library_for_another_machine() -> None:
+    """musl takes it for the one that it looks for, and then finds no symbols: it is missing."""
+    subject = dynamic(library("libfoo.so"))
+    words = "Error relocating /hello: foo: symbol not found\n"
+    seen = replace(WELL, exit_code=127, stderr=words)
+
+    assert judge(subject, seen) == predict(subject)
+    assert judge(subject, seen).cause is Cause.MISSING_LIBRARY
+    assert judge(dynamic(library("libfoo.so", "/lib/libfoo.so")), seen).cause is Cause.EXIT_CODE
 
 
 @pytest.mark.parametrize("words", [GLIBC_SAYS, MUSL_SAYS])

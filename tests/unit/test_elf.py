@@ -458,6 +458,41 @@ def test_bounds_are_reached(read: Callable[[bytes], FileFacts]) -> None:
     assert read(dynamic(Maker(), tags=[(24, 0)] * 2045).build()).linkage is Linkage.GLIBC_DYNAMIC
 
 
+def far_segments(data: bytes) -> bytes:
+    """Return a file whose program headers are said to lie where no file has anything."""
+    place, size = (32, 8) if data[4] == 2 else (28, 4)  # e_phoff
+    return data[:place] + b"\xff" * size + data[place + size :]
+
+
+TAKEN: dict[str, Callable[[Maker], bytes]] = {
+    "static": lambda made: made.build(),
+    "dynamic": lambda made: dynamic(made).build(),
+    "short-interpreter": lambda made: dynamic(made, interpreter=b"/\0").build(),
+    "many-needed": lambda made: dynamic(made, tags=[(DT_NEEDED, 1)] * 600).build(),
+}
+REFUSED: dict[str, Callable[[Maker], bytes]] = {
+    "open-interpreter": lambda made: dynamic(made, interpreter=b"/x").build(),
+    "no-interpreter": lambda made: dynamic(made, interpreter=b"\0").build(),
+    "long-interpreter": lambda made: dynamic(made, interpreter=b"/" * 4096 + b"\0").build(),
+    "cut-interpreter": lambda made: made.add(INTERP, b"/x\0", size=4000).build(),
+    "cut-segments": lambda made: made.build()[:70],
+    "far-segments": lambda made: far_segments(made.build()),
+    "cut-header": lambda made: made.build()[:30],
+    "other-magic": lambda made: b"\0" + made.build()[1:],
+    "other-class": lambda made: made.build()[:4] + b"\7" + made.build()[5:],
+    "object": lambda made: Maker(kind=REL, bits=made.bits, order=made.order).build(),
+}
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+@pytest.mark.parametrize("name", [*TAKEN, *REFUSED])
+def test_headers_that_linux_takes(bits: int, order: str, name: str) -> None:
+    """The kernel looks at headers and the interpreter's name, and at nothing else."""
+    data = (TAKEN | REFUSED)[name](Maker(bits=bits, order=order))
+
+    assert elf.taken(io.BytesIO(data)) is (name in TAKEN)
+
+
 def test_unknown_class(read: Callable[[bytes], FileFacts]) -> None:
     """A word size that does not exist is 0 bits, and the rest is not looked at."""
     data = Maker().build()

@@ -148,6 +148,8 @@ def test_long_ways_are_bounded(root: Path) -> None:
 
     assert rootfs.resolve((root,), "/link3") == root
     assert rootfs.resolve((root,), "/link5") is None
+    assert rootfs.resolve((root,), "/" * 4095) == root
+    assert rootfs.resolve((root,), "/" * 4096) is None
 
 
 def test_host_is_never_seen(root: Path) -> None:

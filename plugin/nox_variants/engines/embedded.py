@@ -10,7 +10,7 @@ from nox_variants import elf, rootfs
 from nox_variants.engines.assembly import Assembled, Assembler, artifacts, write_archive
 from nox_variants.engines.bundling import libraries, with_libraries
 from nox_variants.engines.compiling import Compiler
-from nox_variants.engines.inspection import Inspector
+from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.results import EngineInfo, EngineName, Linkage, Observation
 from nox_variants.sandbox import bubblewrap, probes, shell
 from nox_variants.sandbox.program import Program, run_program
@@ -86,6 +86,7 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._assembled: dict[str, Assembled] = {}
         self._lower: dict[str, tuple[Path, ...]] = {}
+        self._files_of: dict[str, Files] = {}
         self._inspector = Inspector(store)
         self._prepared: dict[Image, PreparedImage] = {}
 
@@ -111,9 +112,13 @@ class EmbeddedEngine:
         root = self._images.root(base)
         made = self._assembler.assemble(plan, base, root, build, source, bundle=bundle)
         lower = (root, *(layer.root for layer in made.layers))
+        files = Files(
+            base=base.digest, root=lambda: root, layers=lower[1:], artifacts=shipped(plan, build)
+        )
         with self._lock:
             self._assembled[made.image.config_digest] = made
             self._lower[made.image.config_digest] = lower
+            self._files_of[made.image.config_digest] = files
         return made.image
 
     def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
@@ -161,7 +166,7 @@ class EmbeddedEngine:
 
     def inspect(self, image: VariantImage) -> ImageFacts:
         """Read the image, once."""
-        return self._inspector.facts(image, lambda: self._lower[image.config_digest])
+        return self._inspector.facts(image, self._files_of[image.config_digest])
 
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         """Write an assembled image as a complete archive.

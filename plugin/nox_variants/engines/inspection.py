@@ -1,6 +1,7 @@
 """What is known of images without running them: read once, kept in the store, equal on all engines.
 
-An image's id names all its bytes and its command: what was read for it stays true.
+What a base offers is kept for the base, how a program starts for the image; a static program says
+all of that itself. A digest names all bytes: what was read for it stays true.
 """
 
 from __future__ import annotations
@@ -10,25 +11,62 @@ import hashlib
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nox_variants import rootfs, startup
 from nox_variants.engines.builds import file_facts
 from nox_variants.errors import StoreError
 from nox_variants.oci.digest import canonical_json
-from nox_variants.results import ImageFacts, Library, RootFacts, Startup, Step
+from nox_variants.results import ImageFacts, Library, Linkage, RootFacts, Startup, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
-    from nox_variants.results import VariantImage
+    from nox_variants.model import Digest
+    from nox_variants.plan import Plan
+    from nox_variants.results import Build, FileFacts, VariantImage
     from nox_variants.store import Store
 
 FORMAT = 1
 """Part of every key: a change of what is read makes old answers unused."""
 
 _FILE = "inspected.json"
+_SELF_CONTAINED = {Linkage.STATIC, Linkage.STATIC_PIE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """An image's files on this machine.
+
+    Attributes:
+        base: Digest of its run image.
+        root: Gives the folder of that image's files; asked only where it has to be read.
+        layers: Folders of what is added, lowest first.
+        artifacts: What its artifacts say about themselves, by path in the image.
+    """
+
+    base: Digest
+    root: Callable[[], Path]
+    layers: tuple[Path, ...]
+    artifacts: Mapping[str, FileFacts] = field(default_factory=dict)
+
+    def told(self) -> dict[Path, FileFacts]:
+        """Return what is known of files already, by where they lie."""
+        return {
+            Path(layer, path.lstrip("/")): facts
+            for layer in self.layers
+            for path, facts in self.artifacts.items()
+        }
+
+
+def shipped(plan: Plan, build: Build) -> dict[str, FileFacts]:
+    """Return what the artifacts of an image say about themselves, by path in the image."""
+    facts = {artifact.path: artifact.facts for artifact in build.artifacts}
+    if plan.run.single_stage:
+        return facts
+    return {each.target: facts[each.source] for each in plan.run.files if each.source in facts}
 
 
 class Inspector:
@@ -42,52 +80,79 @@ class Inspector:
         self._store = store
         self._lock = threading.Lock()
         self._known: dict[str, ImageFacts] = {}
-        self._roots: dict[tuple[Path, ...], RootFacts] = {}
+        self._roots: dict[str, RootFacts] = {}
 
-    def facts(self, image: VariantImage, lower: Callable[[], tuple[Path, ...]]) -> ImageFacts:
-        """Return what an image's root offers, and how its command would start.
-
-        Args:
-            image: The image.
-            lower: Gives the folders of its root, base first; asked only where they have to be read.
-        """
-        key = hashlib.sha256(canonical_json(["inspect", FORMAT, image.config_digest])).hexdigest()
+    def facts(self, image: VariantImage, files: Files) -> ImageFacts:
+        """Return what an image's root offers, and how its command would start."""
         with self._lock:
-            known = self._known.get(key)
+            known = self._known.get(image.config_digest)
         if known is None:
-            known = self._kept(key) or self._read(key, image, lower())
+            known = ImageFacts(root=self._root(image, files), startup=self._startup(image, files))
             with self._lock:
-                self._known[key] = known
+                self._known[image.config_digest] = known
         return known
 
-    def _kept(self, key: str) -> ImageFacts | None:
-        folder = self._store.find("facts", key)
-        if folder is None:
-            return None
-        with suppress(StoreError, LookupError, TypeError, ValueError):
-            return _image_facts(self._store.read_json(folder / _FILE))
-        return None
+    def _startup(self, image: VariantImage, files: Files) -> Startup:
+        """Return how an image starts."""
+        alone = _alone(image, files)
+        if alone is not None:
+            return Startup(steps=(alone,), imports=alone.facts.imports if alone.facts else ())
+        key = _key("startup", image.config_digest)
+        values = self._kept(key)
+        if values is None:
+            values = self._keep(key, dataclasses.asdict(_started(image, files)))
+        return _startup(values)
 
-    def _read(self, key: str, image: VariantImage, lower: tuple[Path, ...]) -> ImageFacts:
-        facts = ImageFacts(
-            root=self._root(lower, dict(image.env).get("PATH", rootfs.PATH)),
-            startup=startup.read(lower, image.cmd, image.env, image.workdir),
-        )
-        with self._store.publish("facts", key, replace=True) as staging:
-            self._store.write_json(staging / _FILE, _values(facts))
-        return facts
-
-    def _root(self, lower: tuple[Path, ...], path: str) -> RootFacts:
+    def _root(self, image: VariantImage, files: Files) -> RootFacts:
         """Return the facts of a root; those of a base hold where only programs are added to it."""
-        bare = all(map(_only_files, lower[1:]))
-        key = lower[:1] if bare else lower
+        path = dict(image.env).get("PATH", rootfs.PATH)
+        bare = all(map(_only_files, files.layers))
+        key = _key("root", files.base if bare else image.config_digest, path)
         with self._lock:
             known = self._roots.get(key)
         if known is None:
-            known = rootfs.facts(rootfs.Root(key), path)
+            values = self._kept(key)
+            if values is None:
+                lower = (files.root(), *(() if bare else files.layers))
+                values = self._keep(key, _values(rootfs.facts(rootfs.Root(lower), path)))
+            known = _root_facts(values)
             with self._lock:
                 self._roots[key] = known
         return known
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
+        folder = self._store.find("facts", key)
+        if folder is not None:
+            with suppress(StoreError):
+                return self._store.read_json(folder / _FILE)
+        return None
+
+    def _keep(self, key: str, values: dict[str, Any]) -> dict[str, Any]:
+        with self._store.publish("facts", key, replace=True) as staging:
+            self._store.write_json(staging / _FILE, values)
+        return values
+
+
+def _alone(image: VariantImage, files: Files) -> Step | None:
+    """Return the step of an image whose command is a static artifact; it says all by itself."""
+    path = image.cmd[0] if image.cmd else ""
+    facts = files.artifacts.get(path)
+    if facts is None or facts.linkage not in _SELF_CONTAINED:
+        return None
+    for layer in files.layers:
+        with suppress(OSError):
+            mode = (layer / path.lstrip("/")).lstat().st_mode
+            return Step(path=path, facts=facts, executable=bool(mode & 0o111))
+    return None
+
+
+def _started(image: VariantImage, files: Files) -> Startup:
+    root = rootfs.Root((files.root(), *files.layers), files.told())
+    return startup.start(root, image.cmd, image.env, image.workdir)
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(canonical_json([FORMAT, *parts])).hexdigest()
 
 
 def _only_files(layer: Path) -> bool:
@@ -96,24 +161,24 @@ def _only_files(layer: Path) -> bool:
         return all(entry.is_file(follow_symlinks=False) for entry in found)
 
 
-def _values(facts: ImageFacts) -> dict[str, Any]:
-    root = dataclasses.asdict(facts.root)
-    sets = {name: sorted(value) for name, value in root.items() if isinstance(value, frozenset)}
-    return {"root": {**root, **sets}, "startup": dataclasses.asdict(facts.startup)}
+def _values(root: RootFacts) -> dict[str, Any]:
+    values = dataclasses.asdict(root)
+    sets = {name: sorted(value) for name, value in values.items() if isinstance(value, frozenset)}
+    return {**values, **sets}
 
 
-def _image_facts(values: dict[str, Any]) -> ImageFacts:
-    root, found = values["root"], values["startup"]
-    sets = {name: frozenset(root[name]) for name in ("loaders", "users", "nss")}
-    return ImageFacts(
-        root=RootFacts(**{**root, **sets, "hosts": tuple(root["hosts"])}),
-        startup=Startup(
-            steps=tuple(map(_step, found["steps"])),
-            loader=_step(found["loader"]) if found["loader"] else None,
-            libraries=tuple(map(_library, found["libraries"])),
-            imports=tuple(found["imports"]),
-            truncated=found["truncated"],
-        ),
+def _root_facts(values: dict[str, Any]) -> RootFacts:
+    sets = {name: frozenset(values[name]) for name in ("loaders", "users", "nss")}
+    return RootFacts(**{**values, **sets, "hosts": tuple(values["hosts"])})
+
+
+def _startup(values: dict[str, Any]) -> Startup:
+    return Startup(
+        steps=tuple(map(_step, values["steps"])),
+        loader=_step(values["loader"]) if values["loader"] else None,
+        libraries=tuple(map(_library, values["libraries"])),
+        imports=tuple(values["imports"]),
+        truncated=values["truncated"],
     )
 
 

@@ -42,9 +42,14 @@ GRACE = 10.0
 """Seconds that the daemon gets to end a container that was killed."""
 
 _SIGNALS = 64
+_EXEC_ERRORS = (
+    "no such file or directory|exec format error|permission denied|input/output error"
+    "|accessing a corrupted shared library|too many levels of symbolic links|invalid argument"
+)
+"""What execve(2) says of files that are no programs, or whose interpreters are none."""
+
 _EXEC_FAILURE = re.compile(
-    r"(?:exec (?P<path>\S+): (?P<new>no such file or directory|exec format error"
-    r"|permission denied))"
+    rf"(?:exec (?P<path>\S+): (?P<new>{_EXEC_ERRORS}))"
     r"|(?:standard_init_linux\.go:\d+: exec user process caused:? \"?(?P<old>[^\"\n]+)\"?)"
 )
 """runc's words on a container's standard error, new and old."""

@@ -20,7 +20,7 @@ from nox_variants.engines.docker import artifacts, builders, companion, containe
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import FIXTURES, LABEL, OWNER, ended, owner
 from nox_variants.engines.docker.saved import contents
-from nox_variants.engines.inspection import Inspector
+from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
@@ -271,15 +271,24 @@ class DockerEngine:
 
     def inspect(self, image: VariantImage) -> ImageFacts:
         """Read the root of the image's base, and what the variant adds, out of the store."""
-        return self._inspector.facts(image, lambda: self._lower(image))
+        return self._inspector.facts(image, self._files(image))
 
     def _lower(self, image: VariantImage) -> tuple[Path, ...]:
+        files = self._files(image)
+        return files.root(), *files.layers
+
+    def _files(self, image: VariantImage) -> Files:
         made = self._assembled[image.config_digest]
         copied = assembly.copies(made.plan, made.build, made.bundle)
         if made.plan.run.single_stage:
             copied = assembly.artifacts(made.build)
-        root = self._images.root(made.base)
-        return root, self._layers.files(copied, root).root
+        on = self._images.root(made.base) if made.bundle else None
+        return Files(
+            base=made.base.digest,
+            root=lambda: self._images.root(made.base),
+            layers=(self._layers.files(copied, on).root,),
+            artifacts=shipped(made.plan, made.build),
+        )
 
     def debug(
         self,
