@@ -140,6 +140,8 @@ def contradiction(predicted: Finding, found: Finding) -> str | None:
         return None
     if predicted.verdict is Verdict.WORKS and found.cause not in PREDICTABLE:
         return None
+    if predicted.cause is Cause.WRONG_ARCHITECTURE and found.cause not in PREDICTABLE:
+        return None  # the kernel has an emulator for it (binfmt_misc)
     if (predicted.verdict, predicted.cause) == (found.verdict, found.cause):
         return None
     said = (str(each.cause or each.verdict) for each in (predicted, found))

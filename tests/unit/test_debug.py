@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from elffiles import GLIBC_LOADER, INTERP, Maker
-from nox_variants import cli, config
+from nox_variants import cli, commands, config
 from nox_variants.commands import debug
 from nox_variants.engines.fake import FakeEngine
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable, UsageError, VariantsError
@@ -57,7 +57,7 @@ EXPANSION = Expansion(
 )
 def test_one_variant_is_found(name: str) -> None:
     """An id names a variant, white space aside; so does a glob that fits no other."""
-    assert debug.find(EXPANSION, name) is STATIC
+    assert commands.find(EXPANSION, name) is STATIC
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_one_variant_is_found(name: str) -> None:
 def test_no_variant_is_found(name: str, said: str) -> None:
     """What is no variant is explained; of several, one has to be named."""
     with pytest.raises(UsageError) as caught:
-        debug.find(EXPANSION, name)
+        commands.find(EXPANSION, name)
 
     assert str(caught.value) == said
 

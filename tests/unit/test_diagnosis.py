@@ -573,6 +573,7 @@ MISSING = fails(Cause.MISSING_LOADER, "x")
         (WORKS, fails(Cause.BUILD_FAILED, "x"), False),
         (MISSING, fails(Cause.BUILD_FAILED, "x"), False),
         (MISSING, MISSING, False),
+        (fails(Cause.WRONG_ARCHITECTURE, "x"), WORKS, False),
         (WORKS, MISSING, True),
         (MISSING, WORKS, True),
         (MISSING, fails(Cause.EXIT_CODE, "x"), True),

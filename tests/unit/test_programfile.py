@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[[bytes], FileFacts]:
-    """Read facts of bytes, as a file."""
-
-    def read(data: bytes) -> FileFacts:
-        file = tmp_path / "program"
-        file.write_bytes(data)
-        return programfile.read_facts(file)
-
-    return read
-
-
 @pytest.mark.parametrize(
     ("head", "interpreter", "argument"),
     [

@@ -8,21 +8,18 @@ image and nothing of this machine is changed.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from nox_variants import commands
-from nox_variants.errors import BuildFailed, UsageError
-from nox_variants.options import ENGINES, IMAGES
+from nox_variants.errors import BuildFailed
 
 if TYPE_CHECKING:
     import argparse
 
     from nox_variants.engines.protocol import Engine
-    from nox_variants.matrix import Expansion
     from nox_variants.model import Image, Settings, Variant
 
 TOOLS = "busybox"
@@ -33,14 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments; the command to run comes behind ``--`` (see the cli)."""
     parser.usage = f"{parser.prog} [OPTIONS] ID [-- COMMAND...]"
     parser.add_argument("id", metavar="ID", help='a variant, "hello-c(scratch,static)"')
-    parser.add_argument(
-        "--engine", choices=ENGINES, help="what builds and runs (NOX_VARIANTS_ENGINE)"
-    )
-    parser.add_argument(
-        "--images",
-        choices=IMAGES,
-        help="the only source images may come from (NOX_VARIANTS_IMAGES)",
-    )
+    commands.add_engine_arguments(parser)
     parser.epilog = (
         "COMMAND is looked up in the image's PATH, then among the tools; its exit code is that of"
         " this command. Without one, a shell is started."
@@ -54,19 +44,11 @@ def run(args: argparse.Namespace) -> int:
         The shell's or the command's exit code: 127 when it was not found, 126 when it cannot be
         executed, 128 and the number for a signal.
     """
-    from nox_variants import invocation, matrix, options, terminal  # noqa: PLC0415  # not for --help
+    from nox_variants import invocation, matrix, terminal  # noqa: PLC0415  # not for --help
 
     settings = commands.settings(args)
-    variant = find(matrix.expand(settings), args.id)
-    given = [
-        word
-        for name in ("engine", "images")
-        if (value := getattr(args, name))
-        for word in (f"--{name}", value)
-    ]
-    parsed = options.parse(given, os.environ, prog="nox-variants debug")
-    if isinstance(parsed, str):  # the help, which nobody asked for
-        raise TypeError(parsed)
+    variant = commands.find(matrix.expand(settings), args.id)
+    parsed = commands.options(args)
     kind = ""
     if not args.command and terminal.is_terminal():
         kind = os.environ.get("TERM") or "dumb"
@@ -80,30 +62,6 @@ def run(args: argparse.Namespace) -> int:
                 return debug(engine, settings, variant, tuple(args.command), terminal=kind)
             finally:
                 engine.cancel()
-
-
-def find(expansion: Expansion, name: str) -> Variant:
-    """Return the one variant that an id, or a glob, names.
-
-    Raises:
-        UsageError: There is none, a rule dropped it, or there are several.
-    """
-    from nox_variants import matrix  # noqa: PLC0415  # not for --help
-
-    bare = re.sub(r"\s", "", name)
-    for dropped in expansion.dropped:
-        if dropped.id == bare:
-            raise UsageError(
-                f"{bare} is no variant: {dropped.rule.path} drops it ({dropped.rule})",
-                hint="`nox-variants list` shows those that are left.",
-            )
-    found = matrix.select(expansion.variants, only=(bare,))
-    if len(found) > 1:
-        raise UsageError(
-            f"{name!r} is {len(found)} variants: {', '.join(each.id for each in found)}",
-            hint="Name one.",
-        )
-    return found[0]
 
 
 def debug(

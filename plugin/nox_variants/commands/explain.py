@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from nox_variants import advice, commands, diagnosis, dockerfile, linkage
-from nox_variants.commands import debug
 from nox_variants.errors import BuildFailed, ImageError, UsageError, did_you_mean
 from nox_variants.model import Smoke, SourceKind, Verdict
-from nox_variants.options import ENGINES, IMAGES
 from nox_variants.plan import make_plans
 from nox_variants.reports import explanation
 from nox_variants.reports.explanation import Explanation, Failure, FileExplanation
@@ -58,14 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", metavar="NAME", help="the image that the file is put in, with --binary"
     )
-    parser.add_argument(
-        "--engine", choices=ENGINES, help="what builds a variant (NOX_VARIANTS_ENGINE)"
-    )
-    parser.add_argument(
-        "--images",
-        choices=IMAGES,
-        help="the only source images may come from (NOX_VARIANTS_IMAGES)",
-    )
+    commands.add_engine_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     parser.epilog = (
         "The exit code is 0 when a variant could be explained, and 1 when a rule of the file drops"
@@ -79,18 +70,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or 1 for a dropped combination and for a file that is predicted not to work.
     """
-    from nox_variants import options  # noqa: PLC0415  # not for --help
-
     check(args.id, binary=args.binary, image=args.image)
-    given = [
-        word
-        for name in ("engine", "images")
-        if (value := getattr(args, name))
-        for word in (f"--{name}", value)
-    ]
-    parsed = options.parse(given, os.environ, prog="nox-variants explain")
-    if isinstance(parsed, str):  # the help, which nobody asked for
-        raise TypeError(parsed)
+    parsed = commands.options(args)
     if args.id is None:
         return _file(args, parsed)
     return _variant(args, parsed)
@@ -121,7 +102,7 @@ def _variant(args: argparse.Namespace, options: Options) -> int:
     if dropped := find_dropped(expansion, args.id):
         print(excluded(settings, dropped))
         return 1
-    variant = debug.find(expansion, args.id)
+    variant = commands.find(expansion, args.id)
     with History(invocation.project_folder(settings) / "history.sqlite") as history:
         records = {
             each.id: record
