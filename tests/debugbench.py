@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from samples import APT
 from sandboxed import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from daemons import Service
 
@@ -73,15 +74,20 @@ class Debugging:
         assert done.returncode == 0, done
         return done.stdout
 
-    def popen(self, *command: str, **image: str) -> subprocess.Popen[bytes]:
-        """Start a command whose standard input stays open."""
-        return subprocess.Popen(
+    @contextmanager
+    def popen(self, *command: str, **image: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command whose standard input stays open; it is not there any more at the end."""
+        with subprocess.Popen(
             self.words(*command, **image),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def typed(self, **image: str) -> Typed:
         """Start a shell in a terminal."""
@@ -170,6 +176,8 @@ def session(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # What runs in the background of a shell ignores SIGINT, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Errors and Ctrl-C end as in the command.
     cli._parser = lambda: SimpleNamespace(  # type: ignore[assignment,return-value]
         parse_args=lambda words, _: SimpleNamespace(run=lambda _: session(words))

@@ -19,7 +19,7 @@ from nox_variants.results import PreparedImage
 from nox_variants.sandbox import shell
 from nox_variants.store import Store
 from projects import HELLO, REPOSITORY, Project
-from sandboxed import child, give, nothing_left, program_runs, token, wait_until
+from sandboxed import PATIENCE, child, give, nothing_left, program_runs, token, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def test_typed(debugging: Debugging, client: docker.DockerClient | None) -> None
         user.expect("xterm")
         user.type("exit 3\n")
 
-        assert user.process.wait() == 3
+        assert user.process.wait(PATIENCE) == 3
         assert user.is_sane()
     if client:
         assert client.containers.list(all=True) == []
@@ -189,7 +189,7 @@ def test_signals_clean_up(
         assert program_runs(word)
         process.send_signal(number)
 
-        code = process.wait()
+        code = process.wait(PATIENCE)
         said = process.stderr.read().decode()
 
     assert code == 128 + number
@@ -206,7 +206,7 @@ def test_terminal_is_given_back_after_sigterm(debugging: Debugging) -> None:
         assert not user.is_sane()
         user.end()
 
-        assert user.process.wait() == 128 + signal.SIGTERM
+        assert user.process.wait(PATIENCE) == 128 + signal.SIGTERM
         assert user.is_sane()
 
 
@@ -269,5 +269,5 @@ def test_command(tmp_path: Path, shared_home: Path) -> None:
         user.expect("\nHello, world!")
         user.type("\x04")
 
-        assert user.process.wait() == 0
+        assert user.process.wait(PATIENCE) == 0
         assert user.is_sane()
