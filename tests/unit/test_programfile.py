@@ -131,7 +131,7 @@ def test_jar(read: Callable[[bytes], FileFacts], data: bytes, version: int) -> N
 def test_real_class_file(tmp_path: Path) -> None:
     """A class that a compiler of this machine makes is for the release that it was asked for."""
     if shutil.which("javac") is None:
-        require("compilers", "javac is not installed")
+        require("javac", "javac is not installed")
     source = tmp_path / "A.java"
     source.write_text("class A {}")
     subprocess.run(["javac", "--release", "11", source], check=True)
