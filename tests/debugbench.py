@@ -138,6 +138,21 @@ class Typed:
         modes = termios.tcgetattr(self.other)[3]
         return bool(modes & termios.ECHO and modes & termios.ICANON)
 
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C until something is on the screen.
+
+        One that comes between a shell's two commands may be lost, as it is for any user.
+        """
+        for _ in range(round(PATIENCE)):
+            self.type("\x03")
+            ready, _, _ = select.select([self.terminal], [], [], 1)
+            while ready and text not in self.seen:
+                self.seen += os.read(self.terminal, 65536).decode(errors="replace")
+                ready, _, _ = select.select([self.terminal], [], [], 1)
+            if text in self.seen:
+                break
+        self.expect(text)
+
     def expect(self, text: str) -> str:
         """Wait until something is on the screen, and return all that came up to it."""
         while text not in self.seen:
