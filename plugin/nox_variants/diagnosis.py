@@ -162,6 +162,8 @@ def judge(subject: Subject, seen: Observation) -> Finding:
     bad = bad or _wrong_output(seen, subject.smoke)
     if bad is None:
         return Finding(verdict=Verdict.WORKS)
+    if bad.cause is Cause.KILLED_BY_SIGNAL:
+        return bad
     return _unmet(subject, seen) or _read_only(seen) or bad
 
 
@@ -496,11 +498,17 @@ _WORDS = {
 
 
 def _unmet(subject: Subject, seen: Observation | None = None) -> Finding | None:
-    """Return which need the image does not meet: a declared one, or one that the program names."""
+    """Return which need the image does not meet: a declared one, or one that the program names.
+
+    That certificates are what it missed, the run's own server has to have seen.
+    """
+    needs = set(subject.smoke.needs)
+    if seen and not seen.distrusted:
+        needs.discard(Need.CERTIFICATES)
     words = seen.stderr[:_SEARCHED] + seen.stdout[:_SEARCHED] if seen else ""
     named = {cause for cause, pattern in _WORDS.items() if pattern.search(words)}
     for need, finding in _lacks(subject):
-        if need in subject.smoke.needs or finding.cause in named:
+        if need in needs or finding.cause in named:
             return finding
     return None
 

@@ -456,11 +456,22 @@ def test_needs(need: Need, words: str, cause: str) -> None:
     expected = Cause(f"missing-{cause}")
 
     assert predict(about(smoke=asking)).cause is expected
-    assert judge(about(smoke=asking), replace(said, stderr="no")).cause is expected
+    assert judge(about(smoke=asking), replace(said, stderr="no", distrusted=True)).cause is expected
     assert judge(about(), said).cause is expected
     assert judge(about(root=WHOLE, smoke=asking), said).cause is Cause.EXIT_CODE
     assert predict(about(root=WHOLE, smoke=asking)) == WORKS
     assert judge(about(smoke=asking), WELL) == WORKS
+
+
+def test_needs_are_no_excuse() -> None:
+    """A program that never refused a certificate, or crashed, failed for a reason of its own."""
+    asking = about(smoke=Smoke(needs=tuple(Need)), root=replace(WHOLE, certificates=""))
+    crashed = replace(WELL, exit_code=139, signal=11, distrusted=True)
+
+    assert judge(asking, replace(WELL, exit_code=1)).cause is Cause.EXIT_CODE
+    assert judge(asking, crashed).cause is Cause.KILLED_BY_SIGNAL
+    refused = replace(WELL, exit_code=1, distrusted=True)
+    assert judge(asking, refused).cause is Cause.MISSING_CERTIFICATES
 
 
 NAMES = Smoke(needs=(Need.NAMES,))
