@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import standins
 from conftest import require
-from nox_variants.diagnosis import Subject
 from nox_variants.images.apt import Apt
 from nox_variants.images.packages import unpack
 from nox_variants.model import Image
 from nox_variants.plan import CopiedFile, Plan
 from nox_variants.store import Store
+from nox_variants.subject import Subject
 from programs import PROGRAMS, compile_java, compile_others, make_files
 from projects import REPOSITORY
 from samples import APT

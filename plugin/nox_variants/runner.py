@@ -28,6 +28,7 @@ from nox_variants.record import (
     SmokeSeen,
 )
 from nox_variants.results import Build, Outcome, PreparedImage, Role
+from nox_variants.subject import Subject
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -275,8 +276,8 @@ class _Variants:
         mismatch = linkage.mismatch(plan.variant.link, build.artifacts[0].facts, plan.language)
         return _judged(blank, plan.variant.expected, finding, mismatch)
 
-    def _subject(self, plan: Plan, build: Build, image: VariantImage) -> diagnosis.Subject:
-        return diagnosis.Subject(
+    def _subject(self, plan: Plan, build: Build, image: VariantImage) -> Subject:
+        return Subject(
             facts=self._engine.inspect(image),
             artifact=build.artifacts[0].facts,
             smoke=plan.smoke,

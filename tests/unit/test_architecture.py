@@ -27,13 +27,16 @@ TREES = {module: ast.parse(file.read_bytes()) for module, file in SOURCES.items(
 PURE = (
     "advice",
     "bake",
-    "matrix",
-    "plan",
+    "compare",
+    "diagnosis",
     "dockerfile",
     "linkage",
-    "diagnosis",
-    "compare",
+    "matrix",
+    "needs",
+    "obstacles",
+    "plan",
     "reports",
+    "subject",
 )
 IMPURE = {"os", "subprocess", "time", "nox", "docker"}
 LAYERS = (
@@ -90,7 +93,16 @@ def test_what_is_seen() -> None:
     """The reading of imports finds plain, nested and partial ones."""
     assert {"nox", "nox_variants.matrix", "typing.TYPE_CHECKING"} <= imported("sessions")
     assert {"matrix", "errors", "invocation", "reports.table"} <= own("sessions")
-    assert {"matrix", "plan", "linkage", "diagnosis", "reports.table"} <= set(pure())
+    assert {
+        "matrix",
+        "plan",
+        "linkage",
+        "subject",
+        "obstacles",
+        "needs",
+        "diagnosis",
+        "reports.table",
+    } <= set(pure())
 
 
 @pytest.mark.parametrize("module", pure())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nox_variants.diagnosis import Subject, judge, judge_build_failure, predict
+from nox_variants.diagnosis import judge, judge_build_failure, predict
 from nox_variants.errors import BuildFailed
 from nox_variants.model import Cause, Need, Service, Smoke
 from nox_variants.results import (
@@ -22,6 +22,7 @@ from nox_variants.results import (
     Startup,
     Step,
 )
+from nox_variants.subject import Subject
 from projects import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "causes.md").read_text(encoding="utf-8")

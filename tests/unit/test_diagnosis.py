@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 
 from nox_variants.diagnosis import (
     PREDICTABLE,
-    Subject,
     contradiction,
     judge,
     judge_build_failure,
     outcome,
     predict,
-    quote,
 )
 from nox_variants.errors import BuildFailed
 from nox_variants.model import Cause, Expected, Location, Need, Service, Smoke, Verdict
@@ -33,6 +31,7 @@ from nox_variants.results import (
     Startup,
     Step,
 )
+from nox_variants.subject import Subject, quote
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 STATIC = FileFacts(linkage=Linkage.STATIC, machine="x86_64", bits=64)

@@ -13,7 +13,7 @@ import pytest
 
 from nox_variants import matrix
 from nox_variants.commands.explain import explain, show
-from nox_variants.diagnosis import Subject, predict
+from nox_variants.diagnosis import predict
 from nox_variants.engines.fake import FakeEngine
 from nox_variants.model import (
     Cause,
@@ -47,6 +47,7 @@ from nox_variants.results import (
     Startup,
     Step,
 )
+from nox_variants.subject import Subject
 from records import FULL, SKIPPED
 from samples import SETTINGS, variant
 

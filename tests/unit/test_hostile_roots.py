@@ -26,9 +26,10 @@ from elffiles import (
     dynamic,
 )
 from nox_variants import startup
-from nox_variants.diagnosis import Subject, predict
+from nox_variants.diagnosis import predict
 from nox_variants.model import Smoke, Verdict
 from nox_variants.results import FileFacts, Linkage
+from nox_variants.subject import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -25,6 +25,7 @@ from nox_variants.plan import make_plans
 from nox_variants.reports import explanation
 from nox_variants.reports.explanation import Explanation, Failure, FileExplanation
 from nox_variants.results import FileFacts, Linkage
+from nox_variants.subject import Subject
 
 if TYPE_CHECKING:
     import argparse
@@ -191,7 +192,7 @@ def explain(
 def _built(engine: Engine, known: Explanation, build: Build) -> Explanation:
     plan, base = known.plan, known.run_image
     image, artifact = engine.assemble(plan, base, build), build.artifacts[0]
-    subject = diagnosis.Subject(
+    subject = Subject(
         facts=engine.inspect(image),
         artifact=artifact.facts,
         smoke=plan.smoke,
@@ -300,7 +301,7 @@ def explain_file(images: Images, image: Image, file: Path) -> FileExplanation:
     with tempfile.TemporaryDirectory(prefix="nox-variants-") as name:
         shutil.copy(found, Path(name, file.name))
         facts = startup.image_facts((root, Path(name)), (path,), prepared.env, "/")
-    subject = diagnosis.Subject(
+    subject = Subject(
         facts=facts,
         artifact=facts.startup.steps[0].facts or FileFacts(linkage=Linkage.OTHER),
         smoke=Smoke(),

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
 from nox_variants import linkage
-from nox_variants.diagnosis import quote
 from nox_variants.model import SourceKind, Verdict
 from nox_variants.reports import table
+from nox_variants.subject import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from nox_variants.diagnosis import Subject
     from nox_variants.model import Expected, Smoke
     from nox_variants.plan import Plan
     from nox_variants.record import Record, SmokeSeen
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         Startup,
         Step,
     )
+    from nox_variants.subject import Subject
 
 WIDTH = 80
 
