@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from nox_variants import filemodel, matrix, yamlfile
+from nox_variants import filemodel, filevalues, matrix, yamlfile
 from nox_variants.errors import ConfigError, did_you_mean
 from nox_variants.model import (
     Cause,
@@ -144,7 +144,7 @@ class _Reading:
     def _form(self) -> filemodel.File:
         """Return the form of file and catalogue, or of what is right when something is wrong."""
         value = _extended(self._document.value, catalogue())
-        known = filemodel.Known(
+        known = filevalues.Known(
             images=frozenset({_SCRATCH.name, *_names(value, "images")}),
             languages=frozenset(_names(value, "languages")),
         )

@@ -66,7 +66,7 @@ def size(text: str) -> int:
     """
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415  # not for --help
 
-    from nox_variants.filemodel import Bytes  # noqa: PLC0415
+    from nox_variants.filevalues import Bytes  # noqa: PLC0415
 
     if text == "0":
         return 0
