@@ -85,8 +85,7 @@ class EmbeddedEngine:
         self._assembler = Assembler(store, output, epoch=epoch, platform=host)
         self._lock = threading.Lock()
         self._assembled: dict[str, Assembled] = {}
-        self._lower: dict[str, tuple[Path, ...]] = {}
-        self._files_of: dict[str, Files] = {}
+        self._files: dict[str, Files] = {}
         self._inspector = Inspector(store)
         self._prepared: dict[Image, PreparedImage] = {}
 
@@ -111,14 +110,15 @@ class EmbeddedEngine:
         plan = with_libraries(plan, bundle)
         root = self._images.root(base)
         made = self._assembler.assemble(plan, base, root, build, source, bundle=bundle)
-        lower = (root, *(layer.root for layer in made.layers))
         files = Files(
-            base=base.digest, root=lambda: root, layers=lower[1:], artifacts=shipped(plan, build)
+            base=base.digest,
+            root=lambda: root,
+            layers=tuple(layer.root for layer in made.layers),
+            artifacts=shipped(plan, build),
         )
         with self._lock:
             self._assembled[made.image.config_digest] = made
-            self._lower[made.image.config_digest] = lower
-            self._files_of[made.image.config_digest] = files
+            self._files[made.image.config_digest] = files
         return made.image
 
     def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
@@ -138,7 +138,7 @@ class EmbeddedEngine:
         The kernel's own checks come first: bwrap would hand a file that it cannot execute to
         ``/bin/sh``, as execvp does and no container engine.
         """
-        lower = self._lower[image.config_digest]
+        lower = self._files[image.config_digest].lower
         if not _executable_format(lower, self.inspect(image).startup.steps):
             return Observation(
                 started=False, exec_error="exec format error", service=probes.not_started(smoke)
@@ -149,24 +149,24 @@ class EmbeddedEngine:
             argv=(*image.cmd, *smoke.args),
             env=(*image.env, *smoke.env),
             workdir=image.workdir,
-            files=tuple(self._files(image, fixtures)) if fixtures else (),
+            files=tuple(self._laid_over(image, fixtures)) if fixtures else (),
             fixtures=fixtures,
         )
         return run_program(program, smoke, self._cancelled)
 
-    def _files(self, image: VariantImage, fixtures: Fixtures) -> Iterator[tuple[str, bytes]]:
+    def _laid_over(self, image: VariantImage, fixtures: Fixtures) -> Iterator[tuple[str, bytes]]:
         """Yield what a run with fixtures lays over the image's files and the skeleton's."""
         if fixtures.names:
             yield "/etc/resolv.conf", probes.RESOLV_CONF.encode()
         if not fixtures.authority:
             return
         yield "/etc/hosts", f"{_FILES['etc/hosts']}{probes.HOSTS_LINE}".encode()
-        lower = self._lower[image.config_digest]
+        lower = self._files[image.config_digest].lower
         yield from probes.trusting(lower, self.inspect(image).root.certificates, fixtures)
 
     def inspect(self, image: VariantImage) -> ImageFacts:
         """Read the image, once."""
-        return self._inspector.facts(image, self._files_of[image.config_digest])
+        return self._inspector.facts(image, self._files[image.config_digest])
 
     def export(self, image: VariantImage, base: PreparedImage, file: Path, *, docker: bool) -> None:
         """Write an assembled image as a complete archive.
@@ -193,7 +193,7 @@ class EmbeddedEngine:
         beside = shell.tools(self._store, tools, self._images.root(tools))
         return shell.run_session(
             shell.Session(
-                lower=(*self._lower[image.config_digest], self._skeleton(), beside),
+                lower=(*self._files[image.config_digest].lower, self._skeleton(), beside),
                 command=command,
                 env=(*image.env, *smoke.env),
                 workdir=image.workdir,

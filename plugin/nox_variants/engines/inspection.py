@@ -52,6 +52,11 @@ class Files:
     layers: tuple[Path, ...]
     artifacts: Mapping[str, FileFacts] = field(default_factory=dict)
 
+    @property
+    def lower(self) -> tuple[Path, ...]:
+        """The folders of its root, base first."""
+        return (self.root(), *self.layers)
+
     def told(self) -> dict[Path, FileFacts]:
         """Return what is known of files already, by where they lie."""
         return {
@@ -113,7 +118,7 @@ class Inspector:
         if known is None:
             values = self._kept(key)
             if values is None:
-                lower = (files.root(), *(() if bare else files.layers))
+                lower = (files.root(),) if bare else files.lower
                 values = self._keep(key, _values(rootfs.facts(rootfs.Root(lower), path)))
             known = _root_facts(values)
             with self._lock:
@@ -147,7 +152,7 @@ def _alone(image: VariantImage, files: Files) -> Step | None:
 
 
 def _started(image: VariantImage, files: Files) -> Startup:
-    root = rootfs.Root((files.root(), *files.layers), files.told())
+    root = rootfs.Root(files.lower, files.told())
     return startup.start(root, image.cmd, image.env, image.workdir)
 
 

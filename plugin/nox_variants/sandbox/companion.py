@@ -51,6 +51,7 @@ class Companion:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
+                    bufsize=0,  # nothing is left to be written when they are gone
                     pass_fds=self._namespaces,
                     env={},
                     cwd="/",
@@ -69,9 +70,7 @@ class Companion:
             SandboxError: They could not, or the run was cancelled.
         """
         with suppress(BrokenPipeError):
-            stdin = stream(self._process.stdin)
-            stdin.write(wanted.orders(self._namespaces))
-            stdin.flush()
+            stream(self._process.stdin).write(wanted.orders(self._namespaces))
         until = time.monotonic() + READY
         while not self._probe.ready and time.monotonic() < until:
             stop_if(cancelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
+import secrets
 import socket
 import tempfile
 import threading
@@ -266,16 +266,12 @@ class DockerEngine:
         return companion.Brought(
             fixtures=wanted,
             helper=_reference(helper),
-            files=probes.trusting(self._lower(image), bundle, wanted),
+            files=probes.trusting(self._files(image).lower, bundle, wanted),
         )
 
     def inspect(self, image: VariantImage) -> ImageFacts:
         """Read the root of the image's base, and what the variant adds, out of the store."""
         return self._inspector.facts(image, self._files(image))
-
-    def _lower(self, image: VariantImage) -> tuple[Path, ...]:
-        files = self._files(image)
-        return files.root(), *files.layers
 
     def _files(self, image: VariantImage) -> Files:
         made = self._assembled[image.config_digest]
@@ -408,7 +404,7 @@ class DockerEngine:
         file = self._output / "dockerfiles" / plan.variant.program / f"{tag}.Dockerfile"
         with self._store.explained():
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_name(f".{file.name}.{os.getpid()}")
+            draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
             draft.write_text(text, encoding="utf-8")
             draft.replace(file)
         return text
