@@ -251,7 +251,7 @@ def make_java(java: Path, roots: Roots) -> None:
 
 
 def make_corpus(home: Path, folder: Path) -> dict[str, Path]:
-    """Make all programs and roots; returns the roots, of which `gcc` has the programs.
+    """Make all programs and roots; returns the roots, of which `build` has the programs.
 
     Args:
         home: The store of stand-ins.

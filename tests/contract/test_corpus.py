@@ -12,6 +12,7 @@ import corpus
 from conftest import CORPUS
 from dockerbench import open_docker
 from handmade import Bench, open_engine
+from nox_variants import programfile, rootfs
 from nox_variants.diagnosis import PREDICTABLE, contradiction, judge, predict
 from nox_variants.model import Cause, Verdict
 
@@ -222,6 +223,16 @@ def docker(roots: dict[str, Path], project: Path, docker_service: Service) -> It
     made = open_docker("buildkit", docker_service, home=home, roots=roots, source=project)
     yield made
     made.engine.close()
+
+
+def test_class_of_a_compiler(roots: dict[str, Path]) -> None:
+    """What `javac` makes is for the release of the runtime that came with it."""
+    made = roots["build"] / corpus.MADE.lstrip("/")
+    release = rootfs.read((roots["java"],)).java
+
+    assert release > 0
+    assert programfile.read_facts(made / "Hello.class").class_version == release
+    assert programfile.read_facts(made / "Newer.class").class_version == release + 4
 
 
 @functools.cache

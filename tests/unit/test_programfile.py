@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import require
 from nox_variants import programfile
 from nox_variants.results import FileFacts, Linkage
 
@@ -125,18 +124,6 @@ MANIFEST = b"Manifest-Version: 1.0\r\nMain-Class: a.B\r\n\r\nMain-Class: c\r\n"
 def test_jar(read: Callable[[bytes], FileFacts], data: bytes, version: int) -> None:
     """A jar is for the Java of the class that its manifest says to run."""
     assert read(data) == FileFacts(linkage=Linkage.OTHER, class_version=version)
-
-
-@pytest.mark.subprocess
-def test_real_class_file(tmp_path: Path) -> None:
-    """A class that a compiler of this machine makes is for the release that it was asked for."""
-    if shutil.which("javac") is None:
-        require("javac", "javac is not installed")
-    source = tmp_path / "A.java"
-    source.write_text("class A {}")
-    subprocess.run(["javac", "--release", "11", source], check=True)
-
-    assert programfile.read_facts(tmp_path / "A.class").class_version == 55
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fEL", b"hello", b"MZ\0\0", b" #!/bin/sh\n"])
