@@ -235,6 +235,15 @@ def test_class_of_a_compiler(roots: dict[str, Path]) -> None:
     assert programfile.read_facts(made / "Newer.class").class_version == release + 4
 
 
+@pytest.fixture(scope="module")
+def podman(roots: dict[str, Path], project: Path, podman_service: Service) -> Iterator[Bench]:
+    """Give Podman."""
+    home = project.parents[1] / "home-of-podman"
+    made = open_docker("podman", podman_service, home=home, roots=roots, source=project)
+    yield made
+    made.engine.close()
+
+
 @functools.cache
 def built(bench: Bench, stage: BuildStage) -> Build:
     """Return what the one build stage made."""
@@ -277,6 +286,20 @@ def test_embedded(embedded: Bench, pair: tuple[str, str], request: pytest.Fixtur
 def test_docker(docker: Bench, pair: tuple[str, str], request: pytest.FixtureRequest) -> None:
     """In a container of Docker's, too."""
     check(docker, pair, request)
+
+
+ON_PODMAN = [
+    *{PAIRS[pair]: pair for pair in reversed(SAMPLED)}.values(),
+    *(("locked", "scratch"), ("folder", "scratch"), ("shell-form", "scratch")),
+]
+"""A pair of each cause, and those that Podman refuses before it starts a container."""
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("pair", list(dict.fromkeys(ON_PODMAN)), ids=ids)
+def test_podman(podman: Bench, pair: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """And in a container of Podman's, whose runtime has other words."""
+    check(podman, pair, request)
 
 
 def test_sample() -> None:

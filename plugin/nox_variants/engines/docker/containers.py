@@ -21,6 +21,7 @@ from nox_variants.sandbox.probes import Probe, not_started
 from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
 
 if TYPE_CHECKING:
+    from docker.errors import APIError
     from docker.models.containers import Container
     from docker.models.images import Image
 
@@ -54,10 +55,14 @@ _EXEC_FAILURE = re.compile(
 )
 """runc's words on a container's standard error, new and old."""
 _START_FAILURE = re.compile(
-    r"(no such file or directory|exec format error|permission denied|not found"
-    r"|is a directory|not a directory)",
-    re.IGNORECASE,
+    rf"{_EXEC_ERRORS}|not found|is a directory|not a directory", re.IGNORECASE
 )
+"""The same in the words of a daemon that could not start a container, crun's among them."""
+
+_REFUSED = re.compile(
+    r"OCI permission denied|OCI runtime attempted to invoke a command that was not found"
+)
+"""Podman's names for the runtime's refusal of a program (libpod/define, errors.go)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +209,14 @@ class _Watch:
         self._service: ServiceSeen | None = None
 
     def observe(self, cancelled: threading.Event) -> Observation:
-        output = self._container.attach(stdout=True, stderr=True, stream=True, demux=True)
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        try:
+            output = self._container.attach(stdout=True, stderr=True, stream=True, demux=True)
+            stdin = self._attach_stdin()
+        except APIError as error:  # Podman looks for the program when it attaches
+            return self._not_started(self._refused(error))
         reader = threading.Thread(target=self._read, args=(output,), daemon=True)
-        stdin = self._attach_stdin()
         reader.start()
         begin = time.monotonic()
         if self._beside is not None:
@@ -245,11 +255,19 @@ class _Watch:
         try:
             self._container.start()
         except APIError as error:
-            words = " ".join(str(error.explanation or error).split())
-            if _START_FAILURE.search(words) and self._container_failed():
-                return words
-            raise
+            return self._refused(error)
         return ""
+
+    def _refused(self, error: APIError) -> str:
+        """Return the runtime's words when the program cannot be executed.
+
+        Raises:
+            APIError: It is something else that failed.
+        """
+        words = " ".join(str(error.explanation or error).split())
+        if _START_FAILURE.search(words) and (_REFUSED.search(words) or self._container_failed()):
+            return words
+        raise error
 
     def _container_failed(self) -> bool:
         """Tell a program that cannot be executed from a daemon that cannot start anything."""
