@@ -13,8 +13,7 @@ import standins
 from conftest import require
 from nox_variants.images.apt import Apt
 from nox_variants.images.packages import unpack
-from nox_variants.model import Image
-from nox_variants.plan import CopiedFile, Plan
+from nox_variants.model import CopiedFile, Image
 from nox_variants.store import Store
 from nox_variants.subject import Subject
 from programs import PROGRAMS, compile_java, compile_others, make_files
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from handmade import Bench
+    from nox_variants.plan import Plan
     from nox_variants.results import Build, VariantImage
 
 MADE = "/corpus"

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from conftest import require
 from nox_variants.engines.embedded import EmbeddedEngine
-from nox_variants.model import LinkMode, Recipe, Smoke, SourceKind
+from nox_variants.images.archive import open_archive
+from nox_variants.images.layered import Layered
+from nox_variants.model import Image, ImageSource, LinkMode, Recipe, Smoke, SourceKind
 from nox_variants.oci.digest import hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.oci.layout import LayerBlob
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nox_variants.engines.protocol import Engine
-    from nox_variants.model import Digest, Image
+    from nox_variants.model import Digest
     from nox_variants.plan import Plan
     from nox_variants.results import Build, Observation, VariantImage
 
@@ -103,12 +105,23 @@ class HandMade:
             reference="by hand",
             digest=facts.diff_id,
             stand_in=True,
+            user=image.user,
             packages=("busybox=1",),
             layers=(facts.diff_id,),
             layer_sizes=(facts.size,),
             content=facts.content,
             env=image.env,
         )
+
+    def unpacked(self, archive: Path, name: str) -> PreparedImage:
+        """Unpack an archive as the real thing does."""
+        cancelled = threading.Event()
+        source = ImageSource(kind=SourceKind.ARCHIVE, reference=str(archive))
+        layered = Layered(self._store, progress=lambda _: None, cancelled=cancelled)
+        with open_archive(archive, "linux/amd64", cancelled=cancelled) as opened:
+            return layered.prepare(
+                Image(name=name, sources=(source,)), source, opened.content, opened
+            )
 
     def root(self, image: PreparedImage) -> Path:
         """Return the folder of a prepared image."""

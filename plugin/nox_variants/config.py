@@ -5,6 +5,7 @@ The only module that knows both the form of the file and the values that the res
 
 from __future__ import annotations
 
+import posixpath
 from importlib import resources
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -15,6 +16,7 @@ from nox_variants import filemodel, filevalues, matrix, yamlfile
 from nox_variants.errors import ConfigError, did_you_mean
 from nox_variants.model import (
     Cause,
+    CopiedFile,
     Expectation,
     Image,
     ImageSource,
@@ -23,6 +25,7 @@ from nox_variants.model import (
     Libs,
     LinkMode,
     Need,
+    Options,
     Problem,
     Program,
     Recipe,
@@ -196,6 +199,9 @@ class _Reading:
         keys: Keys = ("programs", name)
         self._check_links(keys, form, language)
         self._check_port(keys, form.smoke)
+        self._check_build(keys, form, language)
+        self._check_libs(keys, form, language)
+        self._check_files(keys, form, language)
         locate = self._document.location
         return Program(
             name=name,
@@ -206,6 +212,7 @@ class _Reading:
             build=tuple(form.build) if form.build else None,
             libs=tuple(map(Libs, form.libs)),
             cmd=tuple(form.cmd) if isinstance(form.cmd, list) else form.cmd,
+            options=_options(form),
             include=tuple(
                 Inclusion(
                     run=each.run,
@@ -243,10 +250,9 @@ class _Reading:
         for where, link in asked:
             if language.recipe(link) is None:
                 has = ", ".join(recipe.link for recipe in language.recipes)
-                self._report(
-                    where,
-                    f"language {language.name!r} has no link mode {str(link)!r}. It has {has}.",
-                )
+                why = language.only_dynamic or f"It has {has}."
+                text = f"language {language.name!r} has no link mode {str(link)!r}. {why}"
+                self._report(where, text)
 
     def _check_port(self, keys: Keys, form: filemodel.SmokeForm) -> None:
         port = form.service.port if form.service else 0
@@ -254,6 +260,40 @@ class _Reading:
             if _PORTS.get(Need(need)) == port:
                 text = f"{port} is taken by what answers {str(need)!r} in a smoke run. Use another."
                 self._report((*keys, "smoke", "service", "port"), text)
+
+    def _check_build(self, keys: Keys, form: filemodel.ProgramForm, language: Language) -> None:
+        recipes = language.recipes
+        if form.flags and not all("{flags}" in "".join(each.commands) for each in recipes):
+            text = f"language {language.name!r} takes none: its commands have no {{flags}}."
+            self._report((*keys, "flags"), text)
+        if form.strip and not language.strip:
+            text = f"language {language.name!r} has nothing to strip. Leave it out."
+            self._report((*keys, "strip"), text)
+
+    def _check_libs(self, keys: Keys, form: filemodel.ProgramForm, language: Language) -> None:
+        asked: list[tuple[Keys, str]] = [((*keys, "libs"), libs) for libs in form.libs]
+        asked += [
+            ((*keys, "include", at, "libs"), each.libs) for at, each in enumerate(form.include)
+        ]
+        for where, libs in asked:
+            if libs == Libs.BUNDLE and language.cmd:
+                text = (
+                    f"language {language.name!r} has no libraries to bring: {language.cmd[0]} does."
+                )
+                self._report(where, text)
+
+    def _check_files(self, keys: Keys, form: filemodel.ProgramForm, language: Language) -> None:
+        built = form.artifacts or [language.artifact.replace("{program}", str(keys[1]))]
+        taken = {f"/{posixpath.basename(path)}": path for path in reversed(built)}
+        for at, path in enumerate(form.artifacts or ()):
+            if taken[f"/{posixpath.basename(path)}"] != path:
+                text = f"its place in the image, /{posixpath.basename(path)}, is another's."
+                self._report((*keys, "artifacts", at), text)
+        for at, each in enumerate(form.files):
+            target = each.to or each.build or ""
+            if target in taken:
+                self._report((*keys, "files", at), f"{target} is the place of {taken[target]}.")
+            taken[target] = each.source or each.build or ""
 
     def _selector(self, form: filemodel.SelectorForm, keys: Keys) -> Selector:
         return Selector(
@@ -392,7 +432,9 @@ def _image(name: str, form: filemodel.ImageForm) -> Image:
                 setup=(*form.archive.setup, *form.setup),
             )
         )
-    return Image(name=name, sources=tuple(sources), env=tuple(form.env.items()))
+    return Image(
+        name=name, sources=tuple(sources), env=tuple(form.env.items()), user=form.user or ""
+    )
 
 
 def _language(name: str, form: filemodel.LanguageForm, artifact: str) -> Language:
@@ -404,13 +446,34 @@ def _language(name: str, form: filemodel.LanguageForm, artifact: str) -> Languag
                 image=each.build,
                 commands=tuple(each.commands),
                 env=tuple(each.env.items()),
+                install=tuple(each.install or ()),
             )
             for link, each in form.link.items()
         ),
         artifact=artifact,
+        cmd=tuple(form.cmd or ()),
+        strip=form.strip,
         caches=tuple(form.caches),
         static_by_nature=form.static_by_nature,
         mismatch_hint=form.mismatch_hint,
+        only_dynamic=form.only_dynamic,
+    )
+
+
+def _options(form: filemodel.ProgramForm) -> Options:
+    return Options(
+        flags=tuple(form.flags),
+        strip=form.strip,
+        build_env=tuple(form.build_env.items()),
+        artifacts=tuple(form.artifacts or ()),
+        files=tuple(
+            CopiedFile(each.build or str(each.source), each.to or str(each.build))
+            for each in form.files
+        ),
+        env=tuple(form.env.items()),
+        user=form.user or "",
+        labels=tuple(form.labels.items()),
+        entrypoint=None if form.entrypoint is None else tuple(form.entrypoint),
     )
 
 

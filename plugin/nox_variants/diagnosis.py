@@ -44,6 +44,7 @@ PREDICTABLE = frozenset(
         Cause.LIBSTDCXX_TOO_OLD,
         Cause.WRONG_ARCHITECTURE,
         Cause.MISSING_SHELL,
+        Cause.MISSING_INTERPRETER,
         Cause.BAD_SHEBANG,
         Cause.NOT_EXECUTABLE,
         Cause.MISSING_CERTIFICATES,
@@ -115,6 +116,13 @@ def judge(subject: Subject, seen: Observation) -> Finding:
 def judge_build_failure(error: BuildFailed) -> Finding:
     """Return the finding for every variant that needed a failed build stage."""
     return fails(Cause.BUILD_FAILED, error.message)
+
+
+def judge_install_failure(error: BuildFailed) -> Finding:
+    """Return the finding for a variant whose run stage failed: its output is shown nowhere else."""
+    lines = error.log.strip().splitlines()
+    last = f"; the last line of its output is {quote(lines[-1].strip())}" if lines else ""
+    return fails(Cause.BUILD_FAILED, f"{error.message}{last}")
 
 
 def outcome(expected: Expected, finding: Finding, mismatch: str | None) -> tuple[Outcome, str]:

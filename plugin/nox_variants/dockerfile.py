@@ -74,6 +74,7 @@ class Base:
         archive: A root filesystem's tar in the build context, or empty.
         setup: Shell commands run on top.
         env: Environment that the image lacks.
+        user: Who runs what it starts; empty for root.
         stand_in: Whether it only stands in for the image of that name.
     """
 
@@ -82,6 +83,7 @@ class Base:
     archive: str = ""
     setup: tuple[str, ...] = ()
     env: Pairs = ()
+    user: str = ""
     stand_in: bool = False
 
     @property
@@ -123,16 +125,11 @@ def render(plan: Plan, build: Base, run: Base, *, epoch: int, buildkit: bool) ->
     parts = [head, *_stage(plan.build, build, epoch=epoch, buildkit=buildkit, kept=single)]
     if single:
         parts[-1].append("# The build image itself is shipped: the baseline.")
+        if plan.run.files:
+            parts.append([f"FROM {BUILD} AS {RUN}"])
     else:
-        parts += [
-            *_base(run, RUN),
-            [
-                f"FROM {_from(run, RUN)} AS {RUN}",
-                *_env(run.env),
-                *_files(plan),
-            ],
-        ]
-    parts[-1] += _command(plan, run)
+        parts += [*_base(run, RUN), [f"FROM {_from(run, RUN)} AS {RUN}", *_env(run.env)]]
+    parts[-1] += [*_env(plan.run.env), *_files(plan), *_command(plan, run)]
     return _text(parts)
 
 
@@ -161,7 +158,7 @@ def render_artifacts(stage: BuildStage, build: Base, *, epoch: int) -> str:
         ImageError: As :func:`render`.
     """
     copies = [
-        _copy(path, f"/{number}", f"--from={BUILD} ") for number, path in enumerate(stage.artifacts)
+        _copy(path, f"/{number}", f"--from={BUILD} ") for number, path in enumerate(stage.outputs)
     ]
     parts = _stage(stage, build, epoch=epoch, buildkit=True, kept=False)
     return _text([*parts, [f"FROM {SCRATCH}", *copies]])
@@ -256,8 +253,8 @@ def _cleaned(stage: BuildStage) -> Iterator[str]:
 
 def _files(plan: Plan) -> Iterator[str]:
     """Yield what copies the artifacts, and then what they need."""
-    built = set(plan.build.artifacts)
-    beside = [each for each in plan.run.files if each.source not in built]
+    put_out = set(plan.build.outputs)
+    beside = [each for each in plan.run.files if each.source not in put_out]
     for each in plan.run.files:
         if beside and each == beside[0]:
             yield "# Its loader and the libraries that it needs, as the loader looks for them."
@@ -267,11 +264,28 @@ def _files(plan: Plan) -> Iterator[str]:
 def _command(plan: Plan, run: Base) -> Iterator[str]:
     if not plan.run.single_stage and (run.configured or plan.run.workdir != "/"):
         yield f"WORKDIR {_quoted(_path(plan.run.workdir))}"
-    if run.configured:
+    if plan.run.install:
+        yield from ["USER root"] if run.user else []
+        yield from (line for command in plan.run.install for line in _run([command]))
+    if user := plan.run.user or run.user:
+        yield f"USER {user}"
+    yield from (f"LABEL {name}={_quoted(value)}" for name, value in _labels(plan))
+    if plan.run.entrypoint:
+        yield f"ENTRYPOINT {json.dumps(plan.run.entrypoint)}"
+    elif run.configured:
         yield "# Whatever the base starts, this image starts the program, without a shell."
         yield "ENTRYPOINT []"
-    yield from _env(plan.run.env)
     yield f"CMD {json.dumps(plan.run.cmd)}"
+
+
+def _labels(plan: Plan) -> Iterator[tuple[str, str]]:
+    for name, value in plan.run.labels:
+        if _BREAK.search(value):
+            raise ImageError(
+                f"label {name}: {value!r} has a line break, which no LABEL can hold",
+                hint="Leave it out, or take another engine: --engine embedded.",
+            )
+        yield name, value
 
 
 def _env(env: Pairs) -> Iterator[str]:

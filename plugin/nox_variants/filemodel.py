@@ -14,15 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nox_variants.filevalues import (
     NAMES_SCHEMA,
     AbsolutePath,
+    Artifacts,
     Bytes,
     CauseName,
     Command,
     Commands,
     Environment,
+    Flags,
     Globs,
     ImageName,
     ImageNames,
     InsidePath,
+    Labels,
     LanguageName,
     LibsName,
     LibsNames,
@@ -37,7 +40,9 @@ from nox_variants.filevalues import (
     RequestPath,
     Seconds,
     Text,
+    User,
     VerdictName,
+    Words,
 )
 from nox_variants.model import Libs, LinkMode, Verdict
 
@@ -140,6 +145,26 @@ class SmokeForm(Form):
     )
 
 
+class FileForm(Form):
+    """A file or folder that the image gets beside the program."""
+
+    source: InsidePath | None = Field(None, description="Its path in the source folder.")
+    build: AbsolutePath | None = Field(
+        None, description="Its absolute path in the build image, after the build."
+    )
+    to: AbsolutePath | None = Field(
+        None, description="Its absolute path in the image; by default that in the build image."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.source is None) == (self.build is None):
+            raise ValueError("name its path in the source folder (source) or in the image (build).")
+        if self.source is not None and self.to is None:
+            raise ValueError("say where it goes to: an absolute path in the image (to).")
+        return self
+
+
 class ProgramForm(Form):
     """A program: its combinations are the product of `run` and `link` (and `build`)."""
 
@@ -159,8 +184,35 @@ class ProgramForm(Form):
         None,
         description="The image's command: a list (exec form) or text (run by /bin/sh, which the"
         " image must have). `{artifact}` is the built file's path in the image, `{program}` the"
-        " program's name. By default the built file itself.",
+        " program's name. By default the language's, which as a rule is the built file itself.",
     )
+    entrypoint: Words | None = Field(
+        None,
+        description="What the image starts, with `cmd` for arguments: a list. `{artifact}` and"
+        " `{program}` as in `cmd`.",
+    )
+    flags: Flags = Field(
+        [], description="Arguments added to the compiler's: `-DNDEBUG`, `-lm`, `-ldflags=-s`."
+    )
+    strip: bool = Field(
+        default=False, description="Whether symbols are taken out of what was built."
+    )
+    build_env: Environment = Field(
+        {}, description="Environment of the build's commands, on top of the language's."
+    )
+    artifacts: Artifacts | None = Field(
+        None,
+        description="Absolute paths, in the build image, of what the build makes: files or folders,"
+        " the program itself first. By default the language's one.",
+    )
+    files: list[FileForm] = Field(
+        [], description="What the image gets beside the program, of the source or the build image."
+    )
+    env: Environment = Field({}, description="Environment of the image.")
+    user: User | None = Field(
+        None, description="Who runs the program: a name or a number, or either with `:GROUP`."
+    )
+    labels: Labels = Field({}, description="Labels of the image.")
     include: list[IncludeForm] = Field([], description="Combinations added to the product.")
     exclude: list[SelectorForm] = Field([], description="Combinations taken out of the product.")
     expect: list[ExpectForm] = Field(
@@ -256,6 +308,9 @@ class ImageForm(Form):
     env: Environment = Field(
         {}, description="Environment of the image, where its source does not carry one."
     )
+    user: User | None = Field(
+        None, description="Who runs what it starts, where its source does not say so."
+    )
 
 
 class RecipeForm(Form):
@@ -264,9 +319,14 @@ class RecipeForm(Form):
     build: ImageName = Field(description="The default build image.")
     commands: Commands = Field(
         description="Shell commands, run in the source folder; `{program}` stands for the"
-        " program's name."
+        " program's name, `{flags}` for its extra flags."
     )
     env: Environment = Field({}, description="Environment of the commands.")
+    install: Commands | None = Field(
+        None,
+        description="Shell commands run in the run image, where the artifact has been copied to;"
+        " what they change is part of the image. `{artifact}` is its path there.",
+    )
 
 
 class LanguageForm(Form):
@@ -278,9 +338,15 @@ class LanguageForm(Form):
 
     artifact: AbsolutePath | None = Field(
         None,
-        description="Absolute path of the built program in the build image; `{program}` stands for"
-        " its name. Required, but where the catalogue has it.",
+        description="Absolute path of what is built, a file or a folder, in the build image;"
+        " `{program}` stands for the program's name. Required, but where the catalogue has it.",
     )
+    cmd: Words | None = Field(
+        None,
+        description="What starts the artifact, where it does not start itself: a list."
+        " `{artifact}` is its path in the image, `{program}` the program's name.",
+    )
+    strip: Text = Field("", description="Shell command that takes the symbols out of `{artifact}`.")
     link: dict[Link, RecipeForm] = Field({}, description="How it builds, by link mode.")
     caches: list[AbsolutePath] = Field(
         [], description="Absolute paths in the build image that are kept between builds."
@@ -289,6 +355,7 @@ class LanguageForm(Form):
         default=False, description="Whether a dynamic build may rightly come out static."
     )
     mismatch_hint: str = Field("", description="What to do when a build is not linked as asked.")
+    only_dynamic: str = Field("", description="Why it has no other link mode, as a sentence.")
 
 
 class File(Form):

@@ -23,6 +23,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._/:+@-]*"
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?(?:=[A-Za-z0-9.+~:-]+)?"
+_ACCOUNT = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"
 _LONGEST_NAME = 100
 _RESERVED = "matrix"
 _SCRATCH = "scratch"
@@ -144,6 +145,21 @@ def _absolute(value: str) -> str:
     return value
 
 
+def _user(value: str) -> str:
+    if not re.fullmatch(rf"{_ACCOUNT}(:{_ACCOUNT})?", value):
+        raise ValueError(f"{value!r} is no user. Write NAME, UID, NAME:GROUP or UID:GID.")
+    return value
+
+
+def _label(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", value):
+        raise ValueError(
+            f"{value!r} is no key of a label. Use lower-case letters and digits, with single dots"
+            " and dashes between."
+        )
+    return value
+
+
 def _inside(value: str) -> str:
     if value.startswith("/") or ".." in value.split("/") or not value:
         raise ValueError(
@@ -216,6 +232,9 @@ NewName = Annotated[str, AfterValidator(_new_name)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 InsidePath = Annotated[str, AfterValidator(_inside)]
 Environment = dict[Annotated[str, AfterValidator(_variable)], Text]
+Labels = dict[Annotated[str, AfterValidator(_label)], Text]
+User = Annotated[str, AfterValidator(_user)]
+Words = Annotated[list[Text], Field(min_length=1), AfterValidator(_command)]
 Command = Annotated[
     Any,
     BeforeValidator(_command),
@@ -270,6 +289,8 @@ Bytes = Annotated[
 if TYPE_CHECKING:
     Globs = list[str]
     Commands = list[str]
+    Artifacts = list[str]
+    Flags = list[str]
     Packages = list[str]
     ImageNames = list[str]
     Links = list[LinkMode]
@@ -278,6 +299,8 @@ if TYPE_CHECKING:
 else:
     Globs = _names(Text)
     Commands = _names(Text)
+    Artifacts = _names(AbsolutePath)
+    Flags = Annotated[list[Text], BeforeValidator(_listed), WithJsonSchema({**NAMES_SCHEMA})]
     Packages = _names(Annotated[str, AfterValidator(_package)])
     ImageNames = _names(ImageName)
     Links = _names(Link)

@@ -9,7 +9,8 @@ from nox_variants.results import Linkage
 
 if TYPE_CHECKING:
     from nox_variants.model import Language
-    from nox_variants.results import FileFacts
+    from nox_variants.plan import Plan
+    from nox_variants.results import Build, FileFacts
 
 _STATIC = frozenset({Linkage.STATIC, Linkage.STATIC_PIE})
 _DYNAMIC = frozenset({Linkage.GLIBC_DYNAMIC, Linkage.MUSL_DYNAMIC, Linkage.OTHER_DYNAMIC})
@@ -31,6 +32,22 @@ def mismatch(requested: LinkMode, facts: FileFacts, language: Language) -> str |
     # The hint is about static builds that come out dynamic, and about nothing else.
     hinted = language.mismatch_hint and facts.linkage in _DYNAMIC
     return f"{sentence}: {language.mismatch_hint}" if hinted else sentence
+
+
+def mismatches(plan: Plan, build: Build) -> str | None:
+    """Return a sentence for the first artifact of a variant that is not linked as asked, else None.
+
+    What another program runs is not linked at all; and besides the program itself, a build may make
+    what is no program.
+    """
+    if plan.language.cmd:
+        return None
+    for number, each in enumerate(build.artifacts[: len(plan.build.artifacts)]):
+        if number and each.facts.linkage in {Linkage.OTHER, Linkage.SCRIPT}:
+            continue
+        if found := mismatch(plan.variant.link, each.facts, plan.language):
+            return f"{each.path}: {found}" if number else found
+    return None
 
 
 def describe(facts: FileFacts) -> str:

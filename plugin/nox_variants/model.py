@@ -64,6 +64,7 @@ class Cause(StrEnum):
     LIBSTDCXX_TOO_OLD = "libstdcxx-too-old"
     WRONG_ARCHITECTURE = "wrong-architecture"
     MISSING_SHELL = "missing-shell"
+    MISSING_INTERPRETER = "missing-interpreter"
     BAD_SHEBANG = "bad-shebang"
     NOT_EXECUTABLE = "not-executable"
     MISSING_CERTIFICATES = "missing-certificates"
@@ -157,11 +158,13 @@ class Image:
         name: ``busybox:glibc``.
         sources: In the order in which they are tried: registry, apt, archive.
         env: Environment of the image itself, where its source does not carry one.
+        user: Who runs what it starts, where its source does not say so; empty for root.
     """
 
     name: str
     sources: tuple[ImageSource, ...]
     env: Pairs = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,12 +177,14 @@ class Recipe:
         commands: Shell commands, run in the source folder; ``{program}`` already replaced where
             a :class:`Program` holds the recipe.
         env: Environment of the commands.
+        install: Shell commands run in the run image, after the artifact was copied there.
     """
 
     link: LinkMode
     image: str
     commands: tuple[str, ...]
     env: Pairs = ()
+    install: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,18 +194,25 @@ class Language:
     Attributes:
         name: ``c``.
         recipes: One per link mode that the language has.
-        artifact: Absolute path of the built program in the build image, with ``{program}``.
+        artifact: Absolute path of what is built, a file or a folder, in the build image; with
+            ``{program}``.
+        cmd: What starts it, where it does not start itself; with ``{artifact}``, ``{program}``.
+        strip: A shell command that strips ``{artifact}``; empty where that makes no sense.
         caches: Absolute paths in the build image that are kept between builds.
         static_by_nature: Whether a dynamic build may rightly be static (Go without cgo).
         mismatch_hint: What to do when a static build comes out dynamic.
+        only_dynamic: Why other link modes make no sense; empty where they do.
     """
 
     name: str
     recipes: tuple[Recipe, ...]
     artifact: str
+    cmd: tuple[str, ...] = ()
+    strip: str = ""
     caches: tuple[str, ...] = ()
     static_by_nature: bool = False
     mismatch_hint: str = ""
+    only_dynamic: str = ""
 
     def recipe(self, link: LinkMode) -> Recipe | None:
         """Return the recipe for a link mode, or None when the language does not have it."""
@@ -302,6 +314,47 @@ class Smoke:
     needs: tuple[Need, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CopiedFile:
+    """A file or folder of the build stage that the image gets.
+
+    Attributes:
+        source: Its absolute path there; in a program's options it may be one of the source folder.
+        target: Its absolute path in the image.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a program changes about how it is built, and what its image says.
+
+    Attributes:
+        flags: Arguments added to the compiler's, where the language takes some.
+        strip: Whether symbols are taken out of what was built.
+        build_env: Environment of the build's commands, on top of the recipe's.
+        artifacts: Absolute paths that the build makes, the program's own first; empty for the
+            language's one.
+        files: What the image gets beside them.
+        env: Environment of the image.
+        user: Who runs it: ``USER``, ``UID`` or either with ``:GROUP``; empty for the base's.
+        labels: Of the image.
+        entrypoint: Runs the command as its arguments; None is none.
+    """
+
+    flags: tuple[str, ...] = ()
+    strip: bool = False
+    build_env: Pairs = ()
+    artifacts: tuple[str, ...] = ()
+    files: tuple[CopiedFile, ...] = ()
+    env: Pairs = ()
+    user: str = ""
+    labels: Pairs = ()
+    entrypoint: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """A program of the file, with everything that its variants need.
@@ -316,6 +369,7 @@ class Program:
         libs: Whether dynamic variants of the product bring their libraries; both is an axis.
         cmd: The image's command, a tuple in exec form, text in shell form; None is the artifact.
             ``{program}`` is the program's name, ``{artifact}`` the artifact's path in the image.
+        options: How it is built, and what its image says.
         include: Combinations added after the product.
         exclude: Combinations taken out of the product.
         expect: Expectations; the last one that matches a variant counts.
@@ -332,6 +386,7 @@ class Program:
     build: tuple[str, ...] | None = None
     libs: tuple[Libs, ...] = (Libs.NONE,)
     cmd: tuple[str, ...] | str | None = None
+    options: Options = field(default_factory=Options)
     include: tuple[Inclusion, ...] = ()
     exclude: tuple[Selector, ...] = ()
     expect: tuple[Expectation, ...] = ()

@@ -36,7 +36,14 @@ _SIBLINGS = {"x86_64": "i686", "aarch64": "arm", "ppc64le": "ppc64", "mips64": "
 
 
 def obstacle(subject: Subject) -> Finding | None:
-    """Return why the kernel cannot execute an image's command."""
+    """Return why an image's command cannot be executed."""
+    account = subject.user.partition(":")[0]
+    if account and not account.isdigit() and account not in subject.root.users:
+        return fails(
+            Cause.MISSING_USER,
+            f"is to be run by the user {plain(account)}, and /etc/passwd of {subject.image} has"
+            " none: name the user by number, or copy a file that has it",
+        )
     steps = subject.facts.startup.steps
     if not subject.cmd or not steps:
         return None
@@ -105,6 +112,11 @@ def _not_there(subject: Subject, step: Step, script: Step | None) -> Finding:
             Cause.MISSING_SHELL,
             f"its command is in shell form, and {subject.image} has no /bin/sh:"
             " write it as a list, or run it in an image with a shell",
+        )
+    if "/" not in step.path:
+        return fails(
+            Cause.MISSING_INTERPRETER,
+            f"is run by {path}, which {subject.image} does not have: run it in an image with it",
         )
     return fails(Cause.NOT_EXECUTABLE, f"{path} is not there in {subject.image}")
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.model import Libs
+from nox_variants.model import CopiedFile, Libs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from nox_variants.model import Image, Language, Pairs, Program, Settings, Smoke, Variant
+    from nox_variants.model import (
+        Image,
+        Language,
+        Pairs,
+        Program,
+        Recipe,
+        Settings,
+        Smoke,
+        Variant,
+    )
 
 WORKDIR = "/src"
 """Where every build stage has its source. Always set: golang's own WORKDIR is /go, others' is /."""
@@ -23,6 +33,7 @@ SHELL = ("/bin/sh", "-c")
 """What runs a command in shell form (Dockerfile reference, "CMD")."""
 
 _PLACEHOLDER = re.compile(r"(?<!\$)\{(artifact|program)\}")
+_FLAGS = re.compile(r" ?(?<!\$)\{flags\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +47,8 @@ class BuildStage:
         commands: Shell commands, in order, each with ``/bin/sh -c``.
         env: Environment of the commands, on top of the image's.
         caches: Folders kept between builds.
-        artifacts: Absolute paths that the build must make.
+        artifacts: Absolute paths that the build must make, the program's own first.
+        files: Absolute paths of what else is taken out of its root.
         network: Whether commands may use the network.
     """
 
@@ -48,14 +60,12 @@ class BuildStage:
     caches: tuple[str, ...]
     artifacts: tuple[str, ...]
     network: bool
+    files: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopiedFile:
-    """A file copied from the build stage into the run image. Both paths are absolute."""
-
-    source: str
-    target: str
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All that is taken out of its root."""
+        return (*self.artifacts, *self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +74,16 @@ class RunStage:
 
     Attributes:
         image: The run image.
-        files: What is copied from the build stage; empty for a single-stage image.
+        files: What is copied from the build stage: without the artifacts, and without what is in
+            its place already, for a single-stage image.
+        install: Shell commands run after that, in the image itself.
+        network: Whether those may use the network.
         env: Environment of the image's configuration, on top of the base's.
         workdir: Working directory of the image's configuration.
+        entrypoint: What the image starts with the command for arguments; empty for none.
         cmd: The command, exec form; one in shell form begins with :data:`SHELL`.
+        user: Who runs it; empty for the base's.
+        labels: Of the image.
         bundle: Whether the loader and the libraries that the artifact needs are copied, too; which
             they are is known when it was built.
         single_stage: Whether this is the build stage itself.
@@ -80,6 +96,11 @@ class RunStage:
     cmd: tuple[str, ...]
     bundle: bool
     single_stage: bool
+    install: tuple[str, ...] = ()
+    network: bool = True
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    labels: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,25 +130,37 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
     recipe = program.language.recipe(variant.link)
     if recipe is None:  # the configuration was checked for it
         raise AssertionError(variant)
-    artifact = program.language.artifact.replace("{program}", program.name)
-    target = f"/{posixpath.basename(artifact)}"
+    options, single = program.options, variant.single_stage
+    artifacts = options.artifacts or (program.language.artifact,)
+    artifacts = tuple(path.replace("{program}", program.name) for path in artifacts)
+    places = tuple(path if single else f"/{posixpath.basename(path)}" for path in artifacts)
+    copied = tuple(map(CopiedFile, artifacts, places))
+    files = tuple(
+        CopiedFile(posixpath.join(WORKDIR, each.source), each.target) for each in options.files
+    )
+    words = _Words(program.name, places[0])
     build = BuildStage(
         image=images[variant.build_image],
         source=program.source,
         workdir=WORKDIR,
-        commands=tuple(line.replace("{program}", program.name) for line in recipe.commands),
-        env=recipe.env,
+        commands=_commands(program, recipe, artifacts[0]),
+        env=_merged(recipe.env, options.build_env),
         caches=program.language.caches,
-        artifacts=(artifact,),
+        artifacts=artifacts,
         network=program.network,
+        files=tuple(dict.fromkeys(each.source for each in files)),
     )
-    single = variant.single_stage
     run = RunStage(
         image=images[variant.run_image],
-        files=() if single else (CopiedFile(source=artifact, target=target),),
-        env=(),
+        files=tuple(each for each in (*copied, *files) if not _there(each, single)),
+        install=tuple(map(words.filled, recipe.install)),
+        network=program.network,
+        env=options.env,
         workdir=WORKDIR if single else "/",
-        cmd=_command(program, artifact if single else target),
+        entrypoint=tuple(map(words.filled, options.entrypoint or ())),
+        cmd=_command(program, words),
+        user=options.user,
+        labels=options.labels,
         bundle=variant.libs is Libs.BUNDLE,
         single_stage=single,
     )
@@ -136,17 +169,43 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
     )
 
 
-def _command(program: Program, artifact: str) -> tuple[str, ...]:
-    """Return a program's command in the image that has its artifact at a path."""
-    stands_for = {"artifact": artifact, "program": program.name}
+def _there(file: CopiedFile, single: bool) -> bool:  # noqa: FBT001  # a plan's own word
+    """Tell whether a file of the build stage is in its place in the image without a copy."""
+    return single and file.source == file.target
 
-    def filled(word: str) -> str:
-        return _PLACEHOLDER.sub(lambda found: stands_for[found[1]], word)
 
+def _merged(under: Pairs, over: Pairs) -> Pairs:
+    return tuple((dict(under) | dict(over)).items())
+
+
+def _commands(program: Program, recipe: Recipe, artifact: str) -> tuple[str, ...]:
+    """Return the commands that build a program, its flags in them."""
+    flags = f" {shlex.join(program.options.flags)}" if program.options.flags else ""
+    commands = [_FLAGS.sub(lambda _: flags, line) for line in recipe.commands]
+    if program.options.strip:
+        commands.append(program.language.strip.replace("{artifact}", shlex.quote(artifact)))
+    return tuple(line.replace("{program}", program.name) for line in commands)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What placeholders stand for in an image: the program's name, the artifact's path."""
+
+    program: str
+    artifact: str
+
+    def filled(self, word: str) -> str:
+        return _PLACEHOLDER.sub(lambda found: getattr(self, found[1]), word)
+
+
+def _command(program: Program, words: _Words) -> tuple[str, ...]:
+    """Return a program's command: its own, or the language's where nothing else starts it."""
     match program.cmd:
         case None:
-            return (artifact,)
+            if program.options.entrypoint is not None:
+                return ()
+            return tuple(map(words.filled, program.language.cmd or ("{artifact}",)))
         case str(text):
-            return (*SHELL, filled(text))
-        case words:
-            return tuple(map(filled, words))
+            return (*SHELL, words.filled(text))
+        case parts:
+            return tuple(map(words.filled, parts))

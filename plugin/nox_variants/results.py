@@ -90,6 +90,7 @@ class PreparedImage:
             its only layer.
         content: Bytes of regular files over all its layers.
         env: Environment of its configuration.
+        user: Who runs what it starts; empty for root.
     """
 
     name: str
@@ -103,6 +104,7 @@ class PreparedImage:
     blobs: tuple[Digest, ...] = ()
     content: int = 0
     env: Pairs = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +150,14 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A file that a build made.
+    """A file or folder that a build made, or that is taken out of its root.
 
     Attributes:
         path: Its absolute path in the build image.
-        file: Where its bytes are on this machine now.
-        size: In bytes.
+        file: Where it is on this machine now.
+        size: Bytes of its regular files.
         digest: Of its bytes.
-        facts: What it says about itself.
+        facts: What it says about itself; a folder says nothing.
     """
 
     path: str
@@ -212,8 +214,10 @@ class VariantImage:
         layers: Diff ids, base first.
         sizes: In bytes.
         cmd: The command of its configuration.
+        entrypoint: The entry point of its configuration, which gets the command for arguments.
         env: The environment of its configuration.
         workdir: The working directory of its configuration.
+        user: Who runs it; empty for root.
     """
 
     config_digest: Digest
@@ -222,8 +226,15 @@ class VariantImage:
     layers: tuple[Digest, ...]
     sizes: Sizes
     cmd: tuple[str, ...]
+    entrypoint: tuple[str, ...] = ()
     env: Pairs = ()
     workdir: str = "/"
+    user: str = ""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What it starts (OCI image-spec, config.md: Entrypoint and Cmd)."""
+        return (*self.entrypoint, *self.cmd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

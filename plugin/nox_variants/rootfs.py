@@ -206,6 +206,14 @@ class Root:
         }
         return sorted(names)
 
+    def children(self, folder: Found) -> Iterator[tuple[str, Found]]:
+        """Yield all that is in a folder, by name; links are not followed."""
+        names = {name for each in folder.merged for name in _names(each)}
+        for name in sorted(names):
+            found = self._look_up(folder, name)
+            if found is not None:
+                yield name, found
+
     def data(self, path: str, size: int) -> bytes:
         """Return the beginning of a regular file; empty when there is none."""
         found = self.find(path)

@@ -28,14 +28,14 @@ from nox_variants.record import (
     SmokeSeen,
 )
 from nox_variants.results import Build, Outcome, PreparedImage, Role
-from nox_variants.subject import Subject
+from nox_variants.subject import Subject, program_of
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nox_variants.engines.protocol import Engine
-    from nox_variants.results import EngineInfo, Finding, Observation, VariantImage
+    from nox_variants.results import EngineInfo, FileFacts, Finding, Observation, VariantImage
 
 
 class Step(StrEnum):
@@ -249,7 +249,7 @@ class _Variants:
     def _built(self, plan: Plan, base: PreparedImage, build: Build, blank: Record) -> Record:
         blank = replace(
             blank,
-            linkage=_linkage_seen(plan, build),
+            linkage=_linkage_seen(plan, build.artifacts[0].facts),
             build_cached=build.cached,
             seconds=replace(blank.seconds, build=build.seconds),
         )
@@ -262,10 +262,14 @@ class _Variants:
             predicted = diagnosis.predict(subject)
             blank = replace(
                 blank,
+                linkage=_linkage_seen(plan, _run_by(plan, subject) or subject.artifact),
                 predicted=Judgement(verdict=predicted.verdict, cause=predicted.cause),
                 shell=subject.root.shell,
             )
             seen = self._engine.smoke(image, plan.smoke)
+        except BuildFailed as error:  # of a command that the run stage has
+            finding = diagnosis.judge_install_failure(error)
+            return _judged(blank, plan.variant.expected, finding, None)
         except VariantsError as error:
             return replace(blank, outcome=Outcome.ERROR, reason=str(error))
         blank = replace(
@@ -273,8 +277,7 @@ class _Variants:
         )
         finding = diagnosis.judge(subject, seen)
         blank = replace(blank, contradiction=diagnosis.contradiction(predicted, finding) or "")
-        mismatch = linkage.mismatch(plan.variant.link, build.artifacts[0].facts, plan.language)
-        return _judged(blank, plan.variant.expected, finding, mismatch)
+        return _judged(blank, plan.variant.expected, finding, linkage.mismatches(plan, build))
 
     def _subject(self, plan: Plan, build: Build, image: VariantImage) -> Subject:
         return Subject(
@@ -283,7 +286,8 @@ class _Variants:
             smoke=plan.smoke,
             machine=self._context.machine,
             run_image=plan.variant.run_image,
-            cmd=image.cmd,
+            cmd=image.argv,
+            user=image.user,
         )
 
     def _blank(self, plan: Plan) -> Record:
@@ -343,8 +347,12 @@ def _image_made(image: VariantImage) -> ImageMade:
     return ImageMade(config_digest=image.config_digest, tag=image.tag, path=image.path)
 
 
-def _linkage_seen(plan: Plan, build: Build) -> LinkageSeen:
-    facts = build.artifacts[0].facts
+def _run_by(plan: Plan, subject: Subject) -> FileFacts | None:
+    """Return what runs an artifact that does not start itself; None where it does."""
+    return program_of(subject) if plan.language.cmd else None
+
+
+def _linkage_seen(plan: Plan, facts: FileFacts) -> LinkageSeen:
     return LinkageSeen(
         requested=plan.variant.link,
         actual=facts.linkage,

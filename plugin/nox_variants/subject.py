@@ -33,7 +33,8 @@ class Subject:
         smoke: What is asked of it, and the limits.
         machine: The machine that runs it, in ``uname -m`` words.
         run_image: The run image's name, for sentences.
-        cmd: Its command.
+        cmd: What it starts: entry point and command.
+        user: Who runs it; empty for root.
     """
 
     facts: ImageFacts
@@ -42,6 +43,7 @@ class Subject:
     machine: str
     run_image: str
     cmd: tuple[str, ...]
+    user: str = ""
 
     @property
     def root(self) -> RootFacts:

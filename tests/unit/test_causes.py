@@ -91,6 +91,9 @@ PREDICTED = {
     Cause.MISSING_SHELL: in_image(
         "scratch", steps=(Step(path="/bin/sh"),), cmd=("/bin/sh", "-c", "hello")
     ),
+    Cause.MISSING_INTERPRETER: in_image(
+        "scratch", steps=(Step(path="python3"),), cmd=("python3", "/app/main.py")
+    ),
     Cause.BAD_SHEBANG: in_image(
         "alpine",
         steps=(Step(path="/run.sh", facts=SCRIPT, executable=True), Step(path="/bin/sh\r")),

@@ -289,8 +289,8 @@ def test_run_environment_and_folder() -> None:
     text = dockerfile.render(made, GCC, base, epoch=0, buildkit=True)
 
     assert text.partition("AS run\n")[2] == (
-        'ENV LANG=C\nCOPY --from=build /out/hello-c /hello-c\nWORKDIR "/da ta"\n'
-        'ENV MODE="x y"\nCMD ["/hello-c"]\n'
+        'ENV LANG=C\nENV MODE="x y"\nCOPY --from=build /out/hello-c /hello-c\n'
+        'WORKDIR "/da ta"\nCMD ["/hello-c"]\n'
     )
 
 

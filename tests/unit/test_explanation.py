@@ -17,6 +17,7 @@ from nox_variants.diagnosis import predict
 from nox_variants.engines.fake import FakeEngine
 from nox_variants.model import (
     Cause,
+    CopiedFile,
     Digest,
     Expected,
     Image,
@@ -30,7 +31,7 @@ from nox_variants.model import (
     SourceKind,
     Verdict,
 )
-from nox_variants.plan import CopiedFile, make_plans
+from nox_variants.plan import make_plans
 from nox_variants.reports import explanation
 from nox_variants.reports.explanation import Explanation, Failure, FileExplanation
 from nox_variants.results import (

@@ -29,9 +29,9 @@ from nox_variants.errors import (
     UsageError,
     VariantsError,
 )
-from nox_variants.model import Digest, Image, ImageSource, LinkMode, SourceKind
+from nox_variants.model import CopiedFile, Digest, Image, ImageSource, LinkMode, SourceKind
 from nox_variants.oci.layer import digest_tree
-from nox_variants.plan import CopiedFile, make_plans
+from nox_variants.plan import make_plans
 from nox_variants.results import Build, PreparedImage, Sizes, VariantImage
 from nox_variants.sources import Sources
 from nox_variants.store import Store

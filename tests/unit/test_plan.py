@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from nox_variants.model import Image, ImageSource, Libs, LinkMode, Recipe, Smoke, SourceKind
-from nox_variants.plan import WORKDIR, BuildStage, CopiedFile, Plan, RunStage, make_plans
+from nox_variants.model import (
+    CopiedFile,
+    Image,
+    ImageSource,
+    Libs,
+    LinkMode,
+    Recipe,
+    Smoke,
+    SourceKind,
+)
+from nox_variants.plan import WORKDIR, BuildStage, Plan, RunStage, make_plans
 from samples import APT, SETTINGS, C, variant
 
 GCC = Image(name="gcc", sources=(APT,))

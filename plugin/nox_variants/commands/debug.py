@@ -97,7 +97,7 @@ def debug(
     if terminal:
         _note(
             f"{variant.id}: its own files, and {TOOLS}'s tools in /.debug/bin. Its command:"
-            f" {shlex.join((*image.cmd, *plan.smoke.args))}. Ctrl-D or exit leaves; what you write"
+            f" {shlex.join((*image.argv, *plan.smoke.args))}. Ctrl-D or exit leaves; what you write"
             " is thrown away."
         )
     return engine.debug(image, plan.smoke, tools, command, terminal=terminal)

@@ -198,7 +198,8 @@ def _built(engine: Engine, known: Explanation, build: Build) -> Explanation:
         smoke=plan.smoke,
         machine=platform.machine(),
         run_image=plan.variant.run_image,
-        cmd=image.cmd,
+        cmd=image.argv,
+        user=image.user,
     )
     return dataclasses.replace(
         known,
@@ -207,7 +208,7 @@ def _built(engine: Engine, known: Explanation, build: Build) -> Explanation:
         sizes=image.sizes,
         subject=subject,
         predicted=diagnosis.predict(subject),
-        mismatch=linkage.mismatch(plan.variant.link, artifact.facts, plan.language) or "",
+        mismatch=linkage.mismatches(plan, build) or "",
     )
 
 

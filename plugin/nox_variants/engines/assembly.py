@@ -11,14 +11,17 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from nox_variants import names, rootfs
-from nox_variants.engines.compiling import CHANGES
-from nox_variants.errors import LayoutError, StoreError
+from nox_variants.engines import trees
+from nox_variants.engines.builds import Log
+from nox_variants.engines.compiling import CHANGES, remove_work, run_commands
+from nox_variants.errors import BuildFailed, LayoutError, StoreError
 from nox_variants.model import Digest
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.results import Sizes, VariantImage
+from nox_variants.sandbox.command import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +67,7 @@ class Assembled:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file of a layer: its path in the image, where its bytes are, and their digest."""
+    """A file or folder of a layer: its path in the image, where it is now, and its digest."""
 
     target: str
     file: Path
@@ -79,7 +82,7 @@ def copies(plan: Plan, build: Build, bundle: Iterable[Bundled] = ()) -> list[Cop
 
 
 def artifacts(build: Build) -> list[Copy]:
-    """Return what a build made, each file where it was made."""
+    """Return what a build put out, each file where it was."""
     return [Copy(each.path, each.file, each.digest) for each in build.artifacts]
 
 
@@ -91,10 +94,20 @@ class Assembler:
         output: The folder that layouts are written below.
         epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
         platform: ``linux/amd64``.
+        cancelled: Ends what runs in an image that is made.
     """
 
-    def __init__(self, store: Store, output: Path, *, epoch: int, platform: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        output: Path,
+        *,
+        epoch: int,
+        platform: str,
+        cancelled: threading.Event,
+    ) -> None:
         self._store = store
+        self._cancelled = cancelled
         self._output = output
         self._epoch = epoch
         self._platform = platform
@@ -114,7 +127,8 @@ class Assembler:
         """Return the variant's image after writing its layout.
 
         A single-stage image is the build image with two layers more: the source, and what the
-        commands changed. Any other has one: the copied files.
+        commands changed. All have one for the copied files, where there are any, and one for what
+        commands of the run stage changed.
 
         Args:
             plan: The variant, its bundle included.
@@ -124,26 +138,72 @@ class Assembler:
             source: What that was built from.
             bundle: The libraries among the plan's files.
         """
-        layers: tuple[Layer, ...]
+        layers: list[Layer] = []
         if plan.run.single_stage:
             changes = self._store.entry("builds", build.key) / CHANGES
-            layers = (
+            layers += (
                 self._layer({"source": source.digest}, source.root),
                 self._layer({"build": build.key}, changes),
             )
-        else:
-            layers = (self.files(copies(plan, build, bundle), root),)
-        return self._image(plan, base, build, layers)
+        lower = (root, *(layer.root for layer in layers))
+        if plan.run.files:
+            layers.append(self.files(copies(plan, build, bundle), lower))
+        if plan.run.install:
+            layers.append(self._installed(plan, base, root, tuple(layers)))
+        return self._image(plan, base, build, tuple(layers))
 
-    def files(self, copied: Sequence[Copy], root: Path | None = None) -> Layer:
+    def _installed(
+        self, plan: Plan, base: PreparedImage, root: Path, below: tuple[Layer, ...]
+    ) -> Layer:
+        """Return the layer of what the run stage's commands change, made once.
+
+        Raises:
+            BuildFailed: A command failed.
+        """
+        env = (*base.env, *plan.run.env)
+        identity = {
+            "install": plan.run.install,
+            "on": [base.digest, *(layer.diff_id for layer in below)],
+            "env": env,
+            "network": plan.run.network,
+            "workdir": plan.run.workdir,
+        }
+
+        def fill(layer: Path) -> None:
+            work, lower = layer.with_name("work"), (root, *(each.root for each in below))
+            work.mkdir()
+            overlay = Root(lower=lower, upper=layer, work=work)
+            with layer.with_name("log.txt").open("wb") as file:
+                log = Log(file)
+                try:
+                    run_commands(
+                        overlay,
+                        plan.run.install,
+                        image=base.name,
+                        workdir=plan.run.workdir,
+                        env=(*env, ("SOURCE_DATE_EPOCH", str(self._epoch))),
+                        network=plan.run.network,
+                        log=log.write,
+                        cancelled=self._cancelled,
+                    )
+                except BuildFailed as error:
+                    raise BuildFailed(error.message, log=log.end()) from None
+            remove_work(work)
+
+        key = self._key(identity)
+        with self._store.lock(f"layer-{key}", cancelled=self._cancelled):
+            if key not in self._layers:
+                self._layers[key] = self._found(key, None) or self._made(key, None, fill)
+            return self._layers[key]
+
+    def files(self, copied: Sequence[Copy], lower: tuple[Path, ...] = ()) -> Layer:
         """Return a layer of files, each with the folders above it.
 
         Args:
-            copied: The files.
-            root: The folder of the image that they go on: its links to folders are followed.
+            copied: The files, and folders.
+            lower: The folders of the root that they go on: its links to folders are followed.
         """
-        lower = () if root is None else (root,)
-        placed = [(rootfs.place(lower, each.target), each) for each in copied]
+        placed = [(_placed(lower, each), each) for each in copied]
 
         def fill(layer: Path) -> None:
             for target, each in placed:
@@ -151,13 +211,9 @@ class Assembler:
                     made = layer / folder.relative_to("/")
                     made.mkdir(exist_ok=True)
                     made.chmod(0o755)
-                path = layer / target.lstrip("/")
-                shutil.copyfile(each.file, path)
-                path.chmod(each.file.stat().st_mode & 0o777)
+                trees.merge(each.file, layer / target.lstrip("/"))
 
-        described = [
-            (target, each.digest, each.file.stat().st_mode & 0o777) for target, each in placed
-        ]
+        described = [(target, each.digest, trees.mode(each.file)) for target, each in placed]
         return self._layer({"files": described}, None, fill)
 
     def _layer(
@@ -173,12 +229,15 @@ class Assembler:
             root: Its files, or None when `fill` makes them.
             fill: Makes its files in an empty folder.
         """
-        value = {"format": FORMAT, "epoch": self._epoch, **identity}
-        key = hashlib.sha256(canonical_json(value)).hexdigest()
+        key = self._key(identity)
         with self._lock:
             if key not in self._layers:
                 self._layers[key] = self._found(key, root) or self._made(key, root, fill)
             return self._layers[key]
+
+    def _key(self, identity: dict[str, object]) -> str:
+        value = {"format": FORMAT, "epoch": self._epoch, **identity}
+        return hashlib.sha256(canonical_json(value)).hexdigest()
 
     def _found(self, key: str, root: Path | None) -> Layer | None:
         folder = self._store.find("layers", key)
@@ -235,6 +294,9 @@ class Assembler:
             workdir=plan.run.workdir,
             created=self._epoch,
             platform=self._platform,
+            labels=plan.run.labels,
+            entrypoint=plan.run.entrypoint,
+            user=plan.run.user or base.user,
         )
         sizes = (*base.layer_sizes, *(layer.size for layer in layers))
         manifest = oci.manifest(config, tuple(zip(diff_ids, sizes, strict=True)))
@@ -259,10 +321,19 @@ class Assembler:
                 binary=build.artifacts[0].size, content=base.content + above, above_base=above
             ),
             cmd=plan.run.cmd,
+            entrypoint=plan.run.entrypoint,
             env=env,
             workdir=plan.run.workdir,
+            user=plan.run.user or base.user,
         )
         return Assembled(image=image, layers=layers, config=config, manifest=manifest)
+
+
+def _placed(lower: tuple[Path, ...], copied: Copy) -> str:
+    """Return where a file really gets; a folder's content follows a link in its place, too."""
+    if copied.file.is_dir():
+        return rootfs.place(lower, f"{copied.target}/-").rpartition("/")[0]
+    return rootfs.place(lower, copied.target)
 
 
 def _drop_damaged(folder: Path, layers: tuple[Layer, ...]) -> None:

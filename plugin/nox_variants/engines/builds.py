@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
-import stat
 import time
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
 from nox_variants import programfile
+from nox_variants.engines import trees
 from nox_variants.errors import BuildFailed, StoreError
 from nox_variants.model import Digest
-from nox_variants.oci.digest import canonical_json, sha256_file
+from nox_variants.oci.digest import canonical_json
 from nox_variants.results import Artifact, Build, FileFacts, Linkage
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: a change of what an entry holds makes old ones unused."""
 
 LOG_KEPT = 64 * 1024
@@ -35,7 +34,18 @@ LOG_KEPT = 64 * 1024
 LOG_WRITTEN = 16 * 1024 * 1024
 """Bytes of a build's output that are kept in the store."""
 
-_MODE = 0o777
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Output:
+    """What a stage puts out: its path in the image, and the copy of it.
+
+    Attributes:
+        path: In the build image.
+        copy: Copies it to a path that is not there.
+    """
+
+    path: str
+    copy: Callable[[Path], object]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,7 @@ class Builds:
             "commands": stage.commands,
             "env": [*image.env, *stage.env],
             "caches": stage.caches,
-            "artifacts": stage.artifacts,
+            "artifacts": stage.outputs,
             "network": stage.network,
             "epoch": self.epoch,
             "platform": self.platform,
@@ -79,7 +89,7 @@ class Builds:
     def get(
         self,
         key: str,
-        compile_: Callable[[Path, Log], list[tuple[str, Path]]],
+        compile_: Callable[[Path, Log], list[Output]],
         intact: Callable[[Path], bool],
     ) -> Build:
         """Return a build, compiled at most once at a time, also across processes.
@@ -87,7 +97,7 @@ class Builds:
         Args:
             key: Its identity.
             compile_: Compiles, given an empty folder that becomes the entry and the log; returns
-                each artifact's path in the image and file on this machine.
+                what the stage puts out, in its order.
             intact: Tells whether what an entry holds besides artifacts is still good.
 
         Raises:
@@ -116,7 +126,9 @@ class Builds:
         try:
             values = self.store.read_json(folder / "build.json")
             artifacts = tuple(_artifact(folder, each) for each in values["artifacts"])
-            unchanged = all(sha256_file(each.file) == each.digest for each in artifacts)
+            unchanged = all(
+                trees.described(each.file) == (each.digest, each.size) for each in artifacts
+            )
             if unchanged and intact(folder):
                 return Build(key=key, artifacts=artifacts, seconds=values["seconds"], cached=True)
         except (StoreError, OSError, LookupError, TypeError, ValueError):
@@ -124,7 +136,7 @@ class Builds:
         self.store.discard("builds", key)
         return None
 
-    def _compile(self, key: str, compile_: Callable[[Path, Log], list[tuple[str, Path]]]) -> Build:
+    def _compile(self, key: str, compile_: Callable[[Path, Log], list[Output]]) -> Build:
         begin = time.perf_counter()
         with self.store.publish("builds", key) as staging:
             with (staging / "log.txt").open("wb") as file:
@@ -135,30 +147,28 @@ class Builds:
                     seconds = time.perf_counter() - begin
                     raise BuildFailed(error.message, log=log.end(), seconds=seconds) from None
             seconds = round(time.perf_counter() - begin, 6)
-            values = [_keep(staging, path, file) for path, file in found]
+            values = [_keep(staging, output) for output in found]
             self.store.write_json(staging / "build.json", {"artifacts": values, "seconds": seconds})
         folder = self.store.entry("builds", key)
         artifacts = tuple(_artifact(folder, each) for each in values)
         return Build(key=key, artifacts=artifacts, seconds=seconds, cached=False, log=log.end())
 
 
-def _keep(staging: Path, path: str, file: Path) -> dict[str, Any]:
-    """Copy an artifact out of the build's root and return what the entry says about it."""
-    name = hashlib.sha256(path.encode()).hexdigest()[:16]
+def _keep(staging: Path, output: Output) -> dict[str, Any]:
+    """Copy what a stage puts out, and return what the entry says about it."""
+    name = hashlib.sha256(output.path.encode()).hexdigest()[:16]
     kept = staging / "artifacts" / name
     kept.parent.mkdir(exist_ok=True)
-    mode = file.stat().st_mode & _MODE
-    if not mode & stat.S_IRUSR and file.is_relative_to(staging):
-        mode |= stat.S_IRUSR  # root could read it, an ordinary user could not
-        file.chmod(mode)
-    shutil.copyfile(file, kept)
-    kept.chmod(mode)
+    output.copy(kept)
+    digest, size = trees.described(kept)
+    nothing = FileFacts(linkage=Linkage.OTHER)
+    facts = nothing if kept.is_dir() else programfile.read_facts(kept)
     return {
-        "path": path,
+        "path": output.path,
         "name": name,
-        "size": kept.stat().st_size,
-        "digest": sha256_file(kept),
-        "facts": dataclasses.asdict(programfile.read_facts(kept)),
+        "size": size,
+        "digest": digest,
+        "facts": dataclasses.asdict(facts),
     }
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nox_variants import rootfs, startup
+from nox_variants.model import CopiedFile
 from nox_variants.oci.digest import sha256_file
-from nox_variants.plan import CopiedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,17 +46,17 @@ class Bundled:
     size: int
 
 
-def libraries(lower: tuple[Path, ...], program: str, env: Pairs) -> tuple[Bundled, ...]:
-    """Return what a program needs beside itself, by path.
+def libraries(lower: tuple[Path, ...], programs: Iterable[str], env: Pairs) -> tuple[Bundled, ...]:
+    """Return what programs need beside themselves, by path.
 
     Args:
-        lower: The folders of the build image's root, base first, the program included.
-        program: The program's path there.
+        lower: The folders of the build image's root, base first, the programs included.
+        programs: The programs' paths there.
         env: Environment of the image that ships.
     """
     root = rootfs.Root(lower)
-    found = startup.read(lower, (program,), env)
-    paths = [path for path in _paths(root, found) if root.find(path)]
+    found = [startup.read(lower, (program,), env) for program in programs]
+    paths = [path for each in found for path in _paths(root, each) if root.find(path)]
     return tuple(_bundled(lower, path) for path in sorted(set(paths)))
 
 

@@ -13,18 +13,22 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from nox_variants import rootfs
-from nox_variants.engines.builds import Builds
+from nox_variants.engines import trees
+from nox_variants.engines.builds import Builds, Output
 from nox_variants.errors import BuildFailed
 from nox_variants.results import EngineName
 from nox_variants.sandbox.command import Root, run_command
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
     from pathlib import Path
 
     from nox_variants.engines.builds import Log
+    from nox_variants.model import Pairs
     from nox_variants.plan import BuildStage
     from nox_variants.results import Build, PreparedImage
+    from nox_variants.rootfs import Found
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 
@@ -69,11 +73,11 @@ class Compiler:
             BuildFailed: A command failed, or an artifact is missing.
         """
 
-        def compile_(staging: Path, log: Log) -> list[tuple[str, Path]]:
+        def compile_(staging: Path, log: Log) -> list[Output]:
             overlay = _overlay(staging, stage, (root, source.root))
             self._run(stage, image, overlay, log)
-            _remove_work(staging / _WORK)
-            return _artifacts(stage, overlay)
+            remove_work(staging / _WORK)
+            return _outputs(stage, overlay)
 
         builds = Builds(
             store=self.store,
@@ -87,26 +91,73 @@ class Compiler:
         return builds.get(key, compile_, intact=lambda folder: (folder / CHANGES).is_dir())
 
     def _run(self, stage: BuildStage, image: PreparedImage, overlay: Root, log: Log) -> None:
-        if rootfs.resolve(overlay.stack, SHELL) is None:
-            raise BuildFailed(f"{image.name} has no {SHELL} to run the build's commands")
-        env = (*image.env, ("SOURCE_DATE_EPOCH", str(self.epoch)), *stage.env)
-        for command in stage.commands:
-            code = run_command(
-                overlay,
-                (SHELL, "-c", command),
-                workdir=stage.workdir,
-                env=env,
-                binds=tuple((self._cache(image, path), path) for path in stage.caches),
-                network=stage.network,
-                log=log.write,
-                cancelled=self.cancelled,
-            )
-            if code:
-                raise BuildFailed(f"{command!r} ended with exit code {code} in {image.name}")
+        run_commands(
+            overlay,
+            stage.commands,
+            image=image.name,
+            workdir=stage.workdir,
+            env=(*image.env, ("SOURCE_DATE_EPOCH", str(self.epoch)), *stage.env),
+            binds=tuple((self._cache(image, path), path) for path in stage.caches),
+            network=stage.network,
+            log=log.write,
+            cancelled=self.cancelled,
+        )
 
     def _cache(self, image: PreparedImage, path: str) -> Path:
         """Return the kept folder of a cache path: one per image, for toolchains differ."""
         return self.store.cache(hashlib.sha256(f"{image.digest} {path}".encode()).hexdigest())
+
+
+def run_commands(
+    overlay: Root,
+    commands: tuple[str, ...],
+    *,
+    image: str,
+    workdir: str,
+    env: Pairs,
+    binds: tuple[tuple[Path, str], ...] = (),
+    network: bool,
+    log: Callable[[bytes], None],
+    cancelled: threading.Event,
+) -> None:
+    """Run shell commands in a root, one after the other.
+
+    Args:
+        overlay: The root.
+        commands: Each has a shell of its own.
+        image: The image's name, for sentences.
+        workdir: Where they start.
+        env: Their environment.
+        binds: Folders of this machine that appear, writable, at paths of the root.
+        network: Whether they share this machine's network.
+        log: Called with their output as it comes.
+        cancelled: Ends them.
+
+    Raises:
+        BuildFailed: A command failed, or there is no shell.
+    """
+    if rootfs.resolve(overlay.stack, SHELL) is None:
+        raise BuildFailed(f"{image} has no {SHELL} to run the build's commands")
+    for command in commands:
+        code = run_command(
+            overlay,
+            (SHELL, "-c", command),
+            workdir=workdir,
+            env=env,
+            binds=binds,
+            network=network,
+            log=log,
+            cancelled=cancelled,
+        )
+        if code:
+            raise BuildFailed(f"{command!r} ended with exit code {code} in {image}")
+
+
+def remove_work(folder: Path) -> None:
+    """Remove an overlay's own folder: its child has mode 0."""
+    for child in folder.iterdir():
+        child.chmod(0o700)
+    shutil.rmtree(folder)
 
 
 def _overlay(staging: Path, stage: BuildStage, lower: tuple[Path, ...]) -> Root:
@@ -133,22 +184,21 @@ def _make_folder(overlay: Root, path: str) -> None:
         folder.chmod(stat.S_IMODE(above.stat().st_mode) if above else _FOLDER_MODE)
 
 
-def _remove_work(folder: Path) -> None:
-    """Remove the overlay's own folder: its child has mode 0."""
-    for child in folder.iterdir():
-        child.chmod(0o700)
-    shutil.rmtree(folder)
+def _outputs(stage: BuildStage, overlay: Root) -> list[Output]:
+    """Return all that a stage puts out; the links of an untrusted build stay in its root."""
+    root = rootfs.Root(overlay.stack)
 
+    def output(path: str, found: Found) -> Output:
+        return Output(path, lambda target: trees.copy(root, found, target, own=overlay.upper))
 
-def _artifacts(stage: BuildStage, overlay: Root) -> list[tuple[str, Path]]:
-    """Return each artifact's path and file; the links of an untrusted build stay in its root."""
-    found = []
-    for path in stage.artifacts:
-        file = rootfs.resolve(overlay.stack, path)
-        if file is None or not stat.S_ISREG(file.lstat().st_mode):
-            raise BuildFailed(f"the build made no file {path}{_neighbours(overlay, path)}")
-        found.append((path, file))
-    return found
+    outputs = []
+    for path in stage.outputs:
+        found = root.find(path)
+        if found is None or not (found.regular or found.merged):
+            made = "made" if path in stage.artifacts else "has"
+            raise BuildFailed(f"the build {made} no file {path}{_neighbours(overlay, path)}")
+        outputs.append(output(path, found))
+    return outputs
 
 
 def _neighbours(overlay: Root, path: str) -> str:

@@ -82,7 +82,7 @@ class EmbeddedEngine:
         self._compiler = Compiler(
             store=store, epoch=epoch, platform=host, use_cache=use_cache, cancelled=cancelled
         )
-        self._assembler = Assembler(store, output, epoch=epoch, platform=host)
+        self._assembler = Assembler(store, output, epoch=epoch, platform=host, cancelled=cancelled)
         self._lock = threading.Lock()
         self._assembled: dict[str, Assembled] = {}
         self._files: dict[str, Files] = {}
@@ -130,7 +130,7 @@ class EmbeddedEngine:
             return ()
         beside = self._assembler.files(artifacts(build)).root
         where = (self._images.root(self._prepared[plan.build.image]), beside)
-        return libraries(where, build.artifacts[0].path, base.env)
+        return libraries(where, plan.build.artifacts, base.env)
 
     def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
         """Run the image's command in bubblewrap.
@@ -146,7 +146,8 @@ class EmbeddedEngine:
         fixtures = probes.fixtures(smoke)
         program = Program(
             lower=(*lower, self._skeleton()),
-            argv=(*image.cmd, *smoke.args),
+            argv=(*image.argv, *smoke.args),
+            user=image.user,
             env=(*image.env, *smoke.env),
             workdir=image.workdir,
             files=tuple(self._laid_over(image, fixtures)) if fixtures else (),

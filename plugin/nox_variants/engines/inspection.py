@@ -68,7 +68,8 @@ class Files:
 
 def shipped(plan: Plan, build: Build) -> dict[str, FileFacts]:
     """Return what the artifacts of an image say about themselves, by path in the image."""
-    facts = {artifact.path: artifact.facts for artifact in build.artifacts}
+    built = [each for each in build.artifacts if each.file.is_file()]
+    facts = {artifact.path: artifact.facts for artifact in built}
     if plan.run.single_stage:
         return facts
     return {each.target: facts[each.source] for each in plan.run.files if each.source in facts}
@@ -140,7 +141,7 @@ class Inspector:
 
 def _alone(image: VariantImage, files: Files) -> Step | None:
     """Return the step of an image whose command is a static artifact; it says all by itself."""
-    path = image.cmd[0] if image.cmd else ""
+    path = image.argv[0] if image.argv else ""
     facts = files.artifacts.get(path)
     if facts is None or facts.linkage not in _SELF_CONTAINED:
         return None
@@ -153,7 +154,7 @@ def _alone(image: VariantImage, files: Files) -> Step | None:
 
 def _started(image: VariantImage, files: Files) -> Startup:
     root = rootfs.Root(files.lower, files.told())
-    return startup.start(root, image.cmd, image.env, image.workdir)
+    return startup.start(root, image.argv, image.env, image.workdir)
 
 
 def _key(*parts: str) -> str:

@@ -30,6 +30,9 @@ class Images(Protocol):
     def prepare(self, image: Image) -> PreparedImage:
         """Return an image whose root is in the store."""
 
+    def unpacked(self, archive: Path, name: str) -> PreparedImage:
+        """Return the image of an archive, its root in the store."""
+
     def root(self, image: PreparedImage) -> Path:
         """Return the folder that holds a prepared image's files."""
 

@@ -45,6 +45,7 @@ _LAYER = re.compile(
 )
 _PLATFORM = re.compile(r"[\w./-]{1,60}", re.ASCII)
 _SHOWN = 20
+_LONGEST_USER = 100
 _VARIABLE = re.compile(r"[^=\0]+(=[^\0]*)?", re.DOTALL)
 _VARIANTS = {"arm64": "v8", "arm": "v7"}
 """The variant that an architecture without one means (OCI image-spec, image-index.md)."""
@@ -74,12 +75,14 @@ class ImageContent:
         layers: Its layers as they travel, base first.
         diff_ids: Digests of its layers' uncompressed tars, base first.
         env: Environment of its configuration.
+        user: Who runs what it starts; empty for root.
     """
 
     digest: Digest
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[Digest, ...]
     env: Pairs
+    user: str = ""
 
 
 class Blobs(Protocol):
@@ -197,12 +200,18 @@ def image(
     if made_for and made_for != _normal(platform):
         raise LayoutError(f"is not made for {platform}: only for {_shown([made_for])}")
     settings = config.get("config")
+    settings = settings if isinstance(settings, dict) else {}
     return ImageContent(
         digest=digest,
         layers=layers,
         diff_ids=diff_ids,
-        env=_env(settings.get("Env") if isinstance(settings, dict) else None),
+        env=_env(settings.get("Env")),
+        user=_user(settings.get("User")),
     )
+
+
+def _user(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= _LONGEST_USER else ""
 
 
 def document(data: bytes, digest: Digest | None = None, size: int | None = None) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Layered:
             reference=source.reference,
             digest=content.digest,
             env=_merged(content.env, image.env),
+            user=image.user or content.user,
         )
         with self._store.lock(f"layers-{content.digest}", cancelled=self._cancelled):
             base = self._known(base) or self._unpack(base, content, blobs)

@@ -15,7 +15,7 @@ from nox_variants.images.apt import LISTS_AGE, Apt
 from nox_variants.images.packages import unpack
 from nox_variants.images.reference import parse_reference
 from nox_variants.images.setup import set_up
-from nox_variants.model import Digest, Image, SourceKind
+from nox_variants.model import Digest, Image, ImageSource, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.oci.layout import LayerBlob
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from nox_variants.images.layered import Layered
     from nox_variants.images.registry import Registries
-    from nox_variants.model import ImageSource
     from nox_variants.store import Store
 
 FORMAT = 1
@@ -108,6 +107,19 @@ class Images:
             hint=" ".join(filter(None, hints)),
         )
 
+    def unpacked(self, archive: Path, name: str) -> PreparedImage:
+        """Return the image of an archive, its root in the store.
+
+        Args:
+            archive: An OCI archive, or what `docker save` writes.
+            name: The image's name.
+
+        Raises:
+            ImageError: It is none, or hostile.
+        """
+        source = ImageSource(kind=SourceKind.ARCHIVE, reference=str(archive))
+        return self._from_archive(Image(name=name, sources=(source,)), source)
+
     def root(self, image: PreparedImage) -> Path:
         """Return the folder that holds a prepared image's files."""
         return self._store.entry("images", hex_of(image.digest)) / "root"
@@ -165,6 +177,7 @@ class Images:
             "reference": source.reference,
             "setup": source.setup,
             "env": image.env,
+            **({"user": image.user} if image.user else {}),
         }
         if source.kind is SourceKind.APT:
             return {**value, "packages": source.packages, "host": _release()}
@@ -180,6 +193,7 @@ class Images:
                 reference="",
                 digest=sha256_bytes(b""),
                 env=image.env,
+                user=image.user,
             )
             self._publish(made, lambda root: root.mkdir())
         elif source.kind is SourceKind.APT:
@@ -268,6 +282,7 @@ class Images:
                 layer_sizes=(facts.size,),
                 content=facts.content,
                 env=image.env,
+                user=image.user,
             )
             self._publish(made, root.rename)
         return made

@@ -27,6 +27,8 @@ def config(
     created: int,
     platform: str,
     labels: Pairs = (),
+    entrypoint: Sequence[str] = (),
+    user: str = "",
 ) -> bytes:
     """Return an image configuration: equal arguments, equal bytes.
 
@@ -38,10 +40,14 @@ def config(
         created: Seconds since 1970.
         platform: ``linux/amd64``, or with a variant, ``linux/arm64/v8``.
         labels: Labels; none leave no trace.
+        entrypoint: What gets the command for arguments; none leaves no trace.
+        user: Who runs it; empty leaves no trace, which is root.
     """
     system, architecture, *variant = platform.split("/")
     moment = dt.datetime.fromtimestamp(created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     settings: dict[str, object] = {
+        **({"User": user} if user else {}),
+        **({"Entrypoint": list(entrypoint)} if entrypoint else {}),
         "Cmd": list(cmd),
         "Env": [f"{name}={value}" for name, value in env],
         "WorkingDir": workdir,

@@ -56,10 +56,13 @@ _ALONE = (
     "--new-session",  # or `kill 0` would reach the outer bwrap
 )
 NAMESPACES = (
-    *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0"),
+    *("--unshare-all", "--unshare-user", "--disable-userns"),
     *_ALONE,
 )
-"""Flags of every sandbox: uid 0 of namespaces of its own, without capabilities or environment."""
+"""Flags of every sandbox: namespaces of its own, without capabilities or environment."""
+
+AS_ROOT = ("--uid", "0", "--gid", "0")
+"""Flags of what runs as root of those."""
 
 MAPPED_NAMESPACES = (
     *("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
@@ -155,7 +158,17 @@ def probe() -> str:
         EngineUnavailable: The kernel forbids it; the hint says what would change that.
     """
     bwrap = find_bwrap()
-    command = [str(bwrap), *NAMESPACES, "--ro-bind", "/", "/", *proc_flags(), "--dev", "/dev"]
+    command = [
+        str(bwrap),
+        *NAMESPACES,
+        *AS_ROOT,
+        "--ro-bind",
+        "/",
+        "/",
+        *proc_flags(),
+        "--dev",
+        "/dev",
+    ]
     command += ["--overlay-src", str(bwrap.parent), "--tmp-overlay", "/dev/overlay"]
     words = _VANISHED
     tries = _TRIES

@@ -17,6 +17,7 @@ from nox_variants import rootfs
 from nox_variants.errors import SandboxError
 from nox_variants.sandbox import seccomp
 from nox_variants.sandbox.bubblewrap import (
+    AS_ROOT,
     EXEC_FAILED,
     MAP_ALL,
     MAPPED_NAMESPACES,
@@ -140,7 +141,7 @@ def run_command(
         EngineUnavailable: The kernel forbids sandboxes.
     """
     stop_if(cancelled)
-    namespaces = MAPPED_NAMESPACES if mapped else NAMESPACES
+    namespaces = MAPPED_NAMESPACES if mapped else (*NAMESPACES, *AS_ROOT)
     share = ("--share-net",) if network and not mapped else ()
     flags = [*namespaces, *share, *_build_flags(root, env, binds, network=network)]
     flags += ["--chdir", workdir, "--", *argv]

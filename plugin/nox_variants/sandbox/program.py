@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 
 from nox_variants.errors import SandboxError
 from nox_variants.results import Observation
-from nox_variants.sandbox import seccomp, watchdog
+from nox_variants.sandbox import accounts, seccomp, watchdog
 from nox_variants.sandbox.bubblewrap import (
     EXEC_FAILED,
     HOSTNAME,
     NAMESPACES,
     PATH,
-    home,
     memory_file,
     proc_flags,
     process_descriptor,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.model import Pairs, Smoke
+    from nox_variants.sandbox.accounts import Account
     from nox_variants.sandbox.probes import Fixtures
 
 TICK = 0.01
@@ -82,6 +82,7 @@ class Program:
         argv: The command: a path and arguments.
         env: Environment of the image and of the smoke run.
         workdir: Where it starts.
+        user: Who runs it, as :func:`accounts.find` takes it.
         files: Files that the run lays over the root's: the path of each, with links followed, and
             what it says.
         fixtures: What is brought into its network.
@@ -91,6 +92,7 @@ class Program:
     argv: tuple[str, ...]
     env: Pairs
     workdir: str
+    user: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
     fixtures: Fixtures | None = None
 
@@ -108,8 +110,12 @@ def run_program(program: Program, smoke: Smoke, cancelled: threading.Event) -> O
         EngineUnavailable: The kernel forbids sandboxes.
     """
     stop_if(cancelled)
+    account = accounts.find(program.lower, program.user)
+    if account is None:
+        words = f"unable to find user {program.user}: no matching entries in passwd file"
+        return Observation(started=False, exec_error=words, service=not_started(smoke))
     with ExitStack() as stack:
-        sandbox = _Sandbox(program, smoke, stack)
+        sandbox = _Sandbox(program, account, smoke, stack)
         stack.enter_context(_urgent())
         sandbox.release(cancelled)
         sandbox.watch(cancelled)
@@ -136,7 +142,7 @@ def _urgent() -> Iterator[None]:
 class _Sandbox:
     """One run of bubblewrap, from its start to its end, in one thread."""
 
-    def __init__(self, program: Program, smoke: Smoke, stack: ExitStack) -> None:
+    def __init__(self, program: Program, account: Account, smoke: Smoke, stack: ExitStack) -> None:
         self._smoke = smoke
         self._stack = stack
         self._probe = Probe(smoke)
@@ -160,7 +166,14 @@ class _Sandbox:
             }
             self._process = stack.enter_context(
                 start(
-                    _flags(program, files, status=status_write, block=block_read, calls=calls),
+                    _flags(
+                        program,
+                        account,
+                        files,
+                        status=status_write,
+                        block=block_read,
+                        calls=calls,
+                    ),
                     stdin=subprocess.DEVNULL
                     if stdin is None
                     else stack.enter_context(memory_file(stdin.encode())),
@@ -363,10 +376,17 @@ def _signal(code: int | None) -> int | None:
 
 
 def _flags(
-    program: Program, files: dict[str, int], *, status: int, block: int, calls: int
+    program: Program,
+    account: Account,
+    files: dict[str, int],
+    *,
+    status: int,
+    block: int,
+    calls: int,
 ) -> list[str]:
     """Return bwrap's flags; the order of mounts is the order of flags."""
-    flags = [*NAMESPACES, "--as-pid-1", "--seccomp", str(calls)]
+    flags = [*NAMESPACES, "--uid", str(account.uid), "--gid", str(account.gid)]
+    flags += ["--as-pid-1", "--seccomp", str(calls)]
     flags += ["--json-status-fd", str(status), "--block-fd", str(block)]
     for path in program.lower:
         flags += ["--overlay-src", str(path)]
@@ -374,7 +394,7 @@ def _flags(
     for place, file in files.items():
         flags += ["--perms", "0644", "--ro-bind-data", str(file), place]
     flags += [*proc_flags(), *_MOUNTS]
-    defaults = {"PATH": PATH, "HOSTNAME": HOSTNAME, "HOME": home(program.lower)}
+    defaults = {"PATH": PATH, "HOSTNAME": HOSTNAME, "HOME": account.home}
     for name, value in {**defaults, **dict(program.env)}.items():
         flags += ["--setenv", name, value]
     return [*flags, "--chdir", program.workdir, "--", *program.argv]

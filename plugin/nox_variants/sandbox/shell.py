@@ -21,6 +21,7 @@ from nox_variants.oci.digest import canonical_json
 from nox_variants.results import Linkage
 from nox_variants.sandbox import seccomp
 from nox_variants.sandbox.bubblewrap import (
+    AS_ROOT,
     HOSTNAME,
     NAMESPACES,
     PATH,
@@ -271,7 +272,15 @@ class _Terminal:
 
 def _flags(session: Session, *, status: int, calls: int) -> list[str]:
     """Return bwrap's flags; the order of mounts is the order of flags."""
-    flags = [*NAMESPACES, "--as-pid-1", "--seccomp", str(calls), "--json-status-fd", str(status)]
+    flags = [
+        *NAMESPACES,
+        *AS_ROOT,
+        "--as-pid-1",
+        "--seccomp",
+        str(calls),
+        "--json-status-fd",
+        str(status),
+    ]
     for path in session.lower:
         flags += ["--overlay-src", str(path)]
     flags += ["--tmp-overlay", "/", *proc_flags(), "--dev", "/dev"]

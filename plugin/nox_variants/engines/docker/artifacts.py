@@ -10,6 +10,9 @@ import tempfile
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from nox_variants import rootfs
+from nox_variants.engines import trees
+from nox_variants.engines.builds import Output
 from nox_variants.engines.docker import builders
 from nox_variants.engines.docker.connection import explained
 from nox_variants.engines.docker.labels import OWNER, owner
@@ -29,53 +32,59 @@ _MOST_LINKS = 40
 _LARGEST = 4 << 30
 
 
-def copy(daemon: Daemon, reaper: Reaper, tag: str, stage: BuildStage, work: Path) -> None:
-    """Copy a stage's artifacts out of its image, each to its number in a folder.
+def copied(daemon: Daemon, reaper: Reaper, tag: str, stage: BuildStage, work: Path) -> list[Output]:
+    """Copy what a stage puts out from its image into a folder, and return it.
 
     Raises:
-        BuildFailed: One is missing, or too large.
+        BuildFailed: Something is missing, or too large.
         DaemonError: The daemon failed.
     """
     with _stopped(daemon, reaper, tag) as container:
-        for number, path in enumerate(stage.artifacts):
+        for number, path in enumerate(stage.outputs):
             _copy_out(container, path, work / str(number))
+    return collected(stage, work)
 
 
-def collected(stage: BuildStage, work: Path) -> list[tuple[str, Path]]:
-    """Return each artifact's path in the image and its file, named by its number in a folder.
+def collected(stage: BuildStage, work: Path) -> list[Output]:
+    """Return what a stage puts out, each named by its number in a folder.
 
     Raises:
-        BuildFailed: One is no file, or too large.
+        BuildFailed: Something is neither file nor folder, or too large.
     """
-    found = [(path, work / str(number)) for number, path in enumerate(stage.artifacts)]
-    for path, file in found:
-        status = file.lstat()
-        if not stat.S_ISREG(status.st_mode):
+    root = rootfs.Root((work,))
+
+    def output(number: int, path: str) -> Output:
+        found = root.find(f"/{number}")
+        if found is None or not (found.regular or found.merged):
             raise BuildFailed(f"the build made no file {path}")
-        _check_size(status.st_size)
-    return found
+        if found.regular:
+            _check_size(found.path.stat().st_size)
+        return Output(path, lambda target: trees.copy(root, found, target, own=work))
+
+    return [output(number, path) for number, path in enumerate(stage.outputs)]
 
 
 def missing(error: DaemonError, stage: BuildStage) -> VariantsError:
     """Return a failed build's error: the stage's own fault where an artifact is missing."""
     found = builders.MISSING.search(error.message)
-    if found is None or not stage.artifacts:
+    if found is None or not stage.outputs:
         return error
     path = found["path"]
-    if path in stage.artifacts:
-        return BuildFailed(f"the build made no file {path}")
-    made = " or ".join(stage.artifacts)
+    if path in stage.outputs:
+        made = "made" if path in stage.artifacts else "has"
+        return BuildFailed(f"the build {made} no file {path}")
+    made = " or ".join(stage.outputs)
     return BuildFailed(f"the build made no file {made}: a link leads to {path}, which is not there")
 
 
-def failed_command(words: str, stage: BuildStage) -> str:
-    """Return which command failed and how, in the words of every engine."""
+def failed_command(words: str, commands: tuple[str, ...], image: str) -> str:
+    """Return which command failed in an image and how, in the words of every engine."""
     code = _EXIT_CODE.search(words)
     if code is None:
         return words
-    named = [command for command in stage.commands if command.strip() in words]
-    command = repr((named or stage.commands)[0]) if named or len(stage.commands) == 1 else "it"
-    return f"{command} ended with exit code {code[1]} in {stage.image.name}"
+    named = [command for command in commands if command.strip() in words]
+    command = repr((named or commands)[0]) if named or len(commands) == 1 else "it"
+    return f"{command} ended with exit code {code[1]} in {image}"
 
 
 @contextmanager
@@ -89,8 +98,8 @@ def _stopped(daemon: Daemon, reaper: Reaper, tag: str) -> Iterator[Any]:
             reaper.remove(created)
 
 
-def _copy_out(container: Any, path: str, file: Path) -> None:
-    """Copy a regular file out of a container; links are followed inside it."""
+def _copy_out(container: Any, path: str, target: Path) -> None:
+    """Copy a file or folder out of a container; links that lead to it are followed inside it."""
     from docker.errors import NotFound  # noqa: PLC0415  # with the SDK
 
     way = path
@@ -108,11 +117,36 @@ def _copy_out(container: Any, path: str, file: Path) -> None:
                         posixpath.join(posixpath.dirname(way), member.linkname)
                     )
                     continue
+                if member is not None and member.isdir():
+                    return _extract(tar, member.name, target)
                 if member is None or not member.isreg():
                     break
-                _write(tar, member, file)
-                return
+                return _write(tar, member, target)
     raise BuildFailed(f"the build made no file {path}")
+
+
+def _extract(tar: tarfile.TarFile, top: str, target: Path) -> None:
+    """Write a folder's content; whatever its names are, nothing gets out of it."""
+    target.mkdir()
+    for member in tar:
+        name = member.name.removeprefix(top).strip("/")
+        if not name or not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+            continue
+        member.name, member.mode = name, member.mode & 0o777 | stat.S_IRUSR
+        if member.isdir():
+            member.mode |= stat.S_IRWXU
+        if member.islnk():
+            member.linkname = member.linkname.removeprefix(top).strip("/")
+        with _refusing(name):
+            tar.extract(tarfile.tar_filter(member, str(target)), target, numeric_owner=True)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.FilterError, KeyError) as error:
+        raise BuildFailed(f"{name!r} of the build leads out of its folder") from error
 
 
 def _spool(stream: Iterator[bytes], file: IO[bytes]) -> None:

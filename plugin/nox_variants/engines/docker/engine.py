@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import secrets
 import socket
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from nox_variants import dockerfile, names
 from nox_variants.engines import assembly, bundling
-from nox_variants.engines.builds import Builds
+from nox_variants.engines.builds import Builds, Log
 from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import FIXTURES, LABEL, OWNER, ended, owner
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.images import Image as DockerImage
 
-    from nox_variants.engines.builds import Log
+    from nox_variants.engines.builds import Output
     from nox_variants.engines.bundling import Bundled
     from nox_variants.engines.docker.builders import Builder
     from nox_variants.engines.docker.connection import Daemon
@@ -130,12 +131,15 @@ class DockerEngine:
             cancelled=cancelled,
         )
         self._inspector = Inspector(store)
-        self._layers = assembly.Assembler(store, output, epoch=epoch, platform=host)
+        self._layers = assembly.Assembler(
+            store, output, epoch=epoch, platform=host, cancelled=cancelled
+        )
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._prepared: dict[Image, PreparedImage] = {}
         self._loaded: set[str] = set()
         self._assembled: dict[str, _Assembled] = {}
+        self._whole: dict[str, PreparedImage] = {}
 
     def probe(self) -> EngineInfo:
         """Return the daemon's name and version, after removing what dead runs left in it."""
@@ -157,7 +161,7 @@ class DockerEngine:
         key = self._builds.key(stage, image, source)
         tag = f"{STAGES}:{key[:16]}"
 
-        def compile_(staging: Path, log: Log) -> list[tuple[str, Path]]:
+        def compile_(staging: Path, log: Log) -> list[Output]:
             work = staging / "work"
             work.mkdir()
             job = builders.Job(
@@ -173,14 +177,14 @@ class DockerEngine:
                 if self._builder.buildkit:
                     job = dataclasses.replace(job, tag="", labels=(), output=work)
                     self._builder.build(job, log.write, self._cancelled)
-                else:
-                    self._builder.build(job, log.write, self._cancelled)
-                    artifacts.copy(self._daemon, self._reaper, tag, stage, work)
+                    return artifacts.collected(stage, work)
+                self._builder.build(job, log.write, self._cancelled)
+                return artifacts.copied(self._daemon, self._reaper, tag, stage, work)
             except BuildFailed as error:
-                raise BuildFailed(artifacts.failed_command(error.message, stage)) from error
+                words = artifacts.failed_command(error.message, stage.commands, stage.image.name)
+                raise BuildFailed(words) from error
             except DaemonError as error:
                 raise artifacts.missing(error, stage) from error
-            return artifacts.collected(stage, work)
 
         def intact(_: Path) -> bool:
             return self._builder.buildkit or self._find(tag) is not None
@@ -209,7 +213,7 @@ class DockerEngine:
         key = _identity(job, self._daemon.id, base.digest, build.key)
         found = self._owned(tag)
         if found is None or not self._use_cache or self._built(key) != found.id:
-            found = self._build(job)
+            found = self._build(job, plan)
             with self._store.publish("facts", key, replace=True) as staging:
                 self._store.write_json(staging / "image.json", {"id": found.id})
         return self._image(_Assembled(base, build, plan, bundle), found, tag)
@@ -223,12 +227,18 @@ class DockerEngine:
             return ()
         beside = self._layers.files(assembly.artifacts(build)).root
         root = self._images.root(self._prepared[plan.build.image])
-        return bundling.libraries((root, beside), build.artifacts[0].path, base.env)
+        return bundling.libraries((root, beside), plan.build.artifacts, base.env)
 
-    def _build(self, job: builders.Job) -> DockerImage:
+    def _build(self, job: builders.Job, plan: Plan) -> DockerImage:
+        log = Log(io.BytesIO())
         try:
-            self._builder.build(job, lambda _: None, self._cancelled)
-        except BuildFailed as error:  # what failed is not the program: it was compiled before
+            self._builder.build(job, log.write, self._cancelled)
+        except BuildFailed as error:
+            if plan.run.install:  # else it is not the program that failed: it was compiled before
+                words = artifacts.failed_command(
+                    error.message, plan.run.install, plan.run.image.name
+                )
+                raise BuildFailed(words, log=log.end()) from error
             raise DaemonError(f"{job.tag}: the image was not made: {error.message}") from error
         found = self._find(job.tag)
         if found is None:
@@ -275,16 +285,34 @@ class DockerEngine:
 
     def _files(self, image: VariantImage) -> Files:
         made = self._assembled[image.config_digest]
+        if made.plan.run.install:
+            whole = self._taken_out(image)
+            return Files(base=whole.digest, root=lambda: self._images.root(whole), layers=())
         copied = assembly.copies(made.plan, made.build, made.bundle)
         if made.plan.run.single_stage:
-            copied = assembly.artifacts(made.build)
-        on = self._images.root(made.base) if made.bundle else None
+            copied = [*assembly.artifacts(made.build), *copied]
+        on = (self._images.root(made.base),) if made.plan.run.files else ()
         return Files(
             base=made.base.digest,
             root=lambda: self._images.root(made.base),
             layers=(self._layers.files(copied, on).root,),
             artifacts=shipped(made.plan, made.build),
         )
+
+    def _taken_out(self, image: VariantImage) -> PreparedImage:
+        """Return an image of the daemon in the store: what commands did to it is only there."""
+        with self._lock:
+            if image.config_digest in self._whole:
+                return self._whole[image.config_digest]
+        with self._store.staging() as staging:
+            file = staging / "image.tar"
+            with explained(f"reading {image.tag}"), file.open("wb") as out:
+                saved = self._daemon.client.images.get(image.config_digest).save()
+                out.writelines(saved)
+            whole = self._images.unpacked(file, image.tag)
+        with self._lock:
+            self._whole[image.config_digest] = whole
+        return whole
 
     def debug(
         self,
@@ -325,7 +353,10 @@ class DockerEngine:
         if image.kind is SourceKind.SCRATCH:
             return dockerfile.Base(name=image.name, reference="scratch", env=image.env)
         return dockerfile.Base(
-            name=image.name, reference=_reference(image), stand_in=image.stand_in
+            name=image.name,
+            reference=_reference(image),
+            user=image.user,
+            stand_in=image.stand_in,
         )
 
     def _load(self, image: PreparedImage) -> None:
@@ -348,6 +379,7 @@ class DockerEngine:
             workdir="/",
             created=0,
             platform=self._host,
+            user=image.user,
             labels=(
                 (f"{LABEL}{'stand-in' if image.stand_in else 'image'}", image.name),
                 (f"{LABEL}digest", image.digest),
@@ -433,8 +465,10 @@ class DockerEngine:
                 above_base=above,
             ),
             cmd=made.plan.run.cmd,
+            entrypoint=made.plan.run.entrypoint,
             env=_pairs(config.get("Env")),
             workdir=config.get("WorkingDir") or "/",
+            user=config.get("User") or "",
         )
         with self._lock:
             self._assembled[image.config_digest] = made
@@ -442,7 +476,7 @@ class DockerEngine:
 
     def _above(self, made: _Assembled, image: DockerImage) -> int:
         """Return the bytes of regular files in the layers above the base's."""
-        if made.plan.run.single_stage:
+        if made.plan.run.single_stage or made.plan.run.install:
             return sum(contents(self._store, image)[len(made.base.layers) :])
         sizes = {artifact.path: artifact.size for artifact in made.build.artifacts}
         sizes |= {each.source: each.size for each in made.bundle}

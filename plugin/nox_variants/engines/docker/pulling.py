@@ -190,6 +190,7 @@ class Puller:
             layers=tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ())),
             content=sum(contents(self._store, found)),
             env=_pairs(found.attrs["Config"]),
+            user=str(found.attrs["Config"].get("User") or ""),
         )
 
     def _keep_root(self, found: DockerImage, digest: Digest) -> None:
