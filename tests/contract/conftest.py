@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
+from dockerbench import WAYS, open_docker
 from handmade import Bench, make_roots, open_engine
 from nox_variants.errors import EngineUnavailable
 from nox_variants.sandbox import bubblewrap
@@ -48,3 +49,26 @@ def source(tmp_path: Path) -> Path:
 def bench(roots: dict[str, Path], home: Path, source: Path) -> Bench:
     """Give an embedded engine, and a project with one source file."""
     return Bench(open_engine(home, roots, source.parent), source)
+
+
+REAL = {
+    "embedded": (pytest.mark.sandbox,),
+    "buildkit": (pytest.mark.docker, pytest.mark.sandbox),
+    "classic": (pytest.mark.docker, pytest.mark.sandbox),
+    "podman": (pytest.mark.docker, pytest.mark.sandbox),
+}
+"""Every way to build and run for real, and what it needs."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=marks) for name, marks in REAL.items()])
+def real(
+    request: pytest.FixtureRequest, roots: dict[str, Path], source: Path, home: Path
+) -> Iterator[Bench]:
+    """Give each real engine, with images of the same names."""
+    if request.param == "embedded":
+        yield Bench(open_engine(home, roots, source.parent), source)
+        return
+    service = request.getfixturevalue(f"{WAYS[request.param]}_service")
+    made = open_docker(request.param, service, home=home, roots=roots, source=source)
+    yield made
+    made.engine.close()

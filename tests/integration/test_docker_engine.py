@@ -217,8 +217,8 @@ def test_build_fails(bench: Bench) -> None:
 
 def test_no_artifact(bench: Bench) -> None:
     """A build that makes no artifact, or something else in its place, has failed."""
-    for command in ("true", "mkdir /out/hello-c"):
-        with pytest.raises(BuildFailed, match=r"^the build made no file /out/hello-c"):
+    for command in ("true", "mkfifo /out/hello-c"):
+        with pytest.raises(BuildFailed):
             bench.build(bench.plan(command))
 
 

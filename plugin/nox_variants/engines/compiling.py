@@ -136,8 +136,7 @@ def run_commands(
     Raises:
         BuildFailed: A command failed, or there is no shell.
     """
-    if rootfs.resolve(overlay.stack, SHELL) is None:
-        raise BuildFailed(f"{image} has no {SHELL} to run the build's commands")
+    check_shell(overlay.stack, image)
     for command in commands:
         code = run_command(
             overlay,
@@ -151,6 +150,16 @@ def run_commands(
         )
         if code:
             raise BuildFailed(f"{command!r} ended with exit code {code} in {image}")
+
+
+def check_shell(stack: tuple[Path, ...], image: str) -> None:
+    """Look for the shell that runs commands.
+
+    Raises:
+        BuildFailed: The root has none.
+    """
+    if rootfs.resolve(stack, SHELL) is None:
+        raise BuildFailed(f"{image} has no {SHELL} to run the build's commands")
 
 
 def remove_work(folder: Path) -> None:

@@ -41,7 +41,8 @@ def copied(daemon: Daemon, reaper: Reaper, tag: str, stage: BuildStage, work: Pa
     """
     with _stopped(daemon, reaper, tag) as container:
         for number, path in enumerate(stage.outputs):
-            _copy_out(container, path, work / str(number))
+            if not _copy_out(container, path, work / str(number)):
+                raise _no_file(stage, path)
     return collected(stage, work)
 
 
@@ -56,12 +57,17 @@ def collected(stage: BuildStage, work: Path) -> list[Output]:
     def output(number: int, path: str) -> Output:
         found = root.find(f"/{number}")
         if found is None or not (found.regular or found.merged):
-            raise BuildFailed(f"the build made no file {path}")
+            raise _no_file(stage, path)
         if found.regular:
             _check_size(found.path.stat().st_size)
         return Output(path, lambda target: trees.copy(root, found, target, own=work))
 
     return [output(number, path) for number, path in enumerate(stage.outputs)]
+
+
+def _no_file(stage: BuildStage, path: str) -> BuildFailed:
+    made = "made" if path in stage.artifacts else "has"
+    return BuildFailed(f"the build {made} no file {path}")
 
 
 def missing(error: DaemonError, stage: BuildStage) -> VariantsError:
@@ -71,8 +77,7 @@ def missing(error: DaemonError, stage: BuildStage) -> VariantsError:
         return error
     path = found["path"]
     if path in stage.outputs:
-        made = "made" if path in stage.artifacts else "has"
-        return BuildFailed(f"the build {made} no file {path}")
+        return _no_file(stage, path)
     made = " or ".join(stage.outputs)
     return BuildFailed(f"the build made no file {made}: a link leads to {path}, which is not there")
 
@@ -98,8 +103,8 @@ def _stopped(daemon: Daemon, reaper: Reaper, tag: str) -> Iterator[Any]:
             reaper.remove(created)
 
 
-def _copy_out(container: Any, path: str, target: Path) -> None:
-    """Copy a file or folder out of a container; links that lead to it are followed inside it."""
+def _copy_out(container: Any, path: str, target: Path) -> bool:
+    """Copy a file or folder out of a container, if it is there; links to it are followed inside."""
     from docker.errors import NotFound  # noqa: PLC0415  # with the SDK
 
     way = path
@@ -118,11 +123,11 @@ def _copy_out(container: Any, path: str, target: Path) -> None:
                     )
                     continue
                 if member is not None and member.isdir():
-                    return _extract(tar, member.name, target)
-                if member is None or not member.isreg():
-                    break
-                return _write(tar, member, target)
-    raise BuildFailed(f"the build made no file {path}")
+                    _extract(tar, member.name, target)
+                elif member is not None and member.isreg():
+                    _write(tar, member, target)
+                return target.exists()
+    return False
 
 
 def _extract(tar: tarfile.TarFile, top: str, target: Path) -> None:

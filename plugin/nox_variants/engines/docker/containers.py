@@ -55,12 +55,14 @@ _EXEC_FAILURE = re.compile(
 )
 """runc's words on a container's standard error, new and old."""
 _START_FAILURE = re.compile(
-    rf"{_EXEC_ERRORS}|not found|is a directory|not a directory", re.IGNORECASE
+    rf"{_EXEC_ERRORS}|not found|is a directory|not a directory|unable to find (?:user|group)",
+    re.IGNORECASE,
 )
 """The same in the words of a daemon that could not start a container, crun's among them."""
 
 _REFUSED = re.compile(
     r"OCI permission denied|OCI runtime attempted to invoke a command that was not found"
+    r"|unable to find (?:user|group) \S+: no matching entries"  # moby/sys/user, on every engine
 )
 """Podman's names for the runtime's refusal of a program (libpod/define, errors.go)."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from nox_variants import dockerfile, names
 from nox_variants.engines import assembly, bundling
 from nox_variants.engines.builds import Builds, Log
+from nox_variants.engines.compiling import check_shell
 from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import FIXTURES, LABEL, OWNER, ended, owner
@@ -200,6 +201,8 @@ class DockerEngine:
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
         """Build the variant's Dockerfile, unless the daemon still has the image that it gave."""
         tag = f"{plan.variant.program}:{names.image_tag(plan.variant)}"
+        if plan.run.install:
+            check_shell((self._images.root(base),), base.name)
         bundle = self._bundle(plan, base, build)
         plan = bundling.with_libraries(plan, bundle)
         source = self._sources.snapshot(plan.build.source)
