@@ -48,7 +48,8 @@ def tests(session: nox.Session) -> None:
     session.install("--force-reinstall", "--no-deps", ".")
     session.install(".")
     session.run("coverage", "erase")
-    parallel = ("-n", "auto", "--dist", "loadfile")
+    # In the order of files: contract tests, which take minutes, come first, unit tests last.
+    parallel = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run("coverage", "run", "-m", "pytest", *parallel, *session.posargs)
     session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     if not session.posargs:

@@ -71,10 +71,12 @@ class _File:
     def add(self, context: Context) -> None:
         """Add a variant, and those of its stages that are not there yet."""
         variant = context.plan.variant
-        if context.plan.run.single_stage:
+        run = context.plan.run
+        if not run.has_own_stage:
             target = self._compiling(context)
         else:
-            stages = {BUILD: f"target:{self._stage(context)}", **self._made(context, RUN)}
+            made = {} if run.single_stage else self._made(context, RUN)
+            stages = {BUILD: f"target:{self._stage(context)}", **made}
             target = {"context": context.folder, "target": RUN, "contexts": stages}
         name = names.bake_target(variant)
         self.targets[name] = {**target, "tags": [f"{variant.program}:{names.image_tag(variant)}"]}

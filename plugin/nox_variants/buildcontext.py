@@ -130,7 +130,9 @@ class Contexts:
     def _base(self, image: Image) -> Base:
         if self._from_registry(image):
             source = next(each for each in image.sources if each.kind is SourceKind.REGISTRY)
-            return Base(name=image.name, reference=source.reference, setup=source.setup)
+            return Base(
+                name=image.name, reference=source.reference, setup=source.setup, user=image.user
+            )
         prepared = self._prepare(image)
         if prepared.kind is SourceKind.SCRATCH:
             return Base(name=image.name, reference=SCRATCH)
@@ -139,6 +141,7 @@ class Contexts:
             reference=SCRATCH,
             archive=names.archive_name(image.name),
             env=prepared.env,
+            user=prepared.user,
             stand_in=prepared.stand_in,
         )
 

@@ -125,7 +125,7 @@ def render(plan: Plan, build: Base, run: Base, *, epoch: int, buildkit: bool) ->
     parts = [head, *_stage(plan.build, build, epoch=epoch, buildkit=buildkit, kept=single)]
     if single:
         parts[-1].append("# The build image itself is shipped: the baseline.")
-        if plan.run.files:
+        if plan.run.has_own_stage:
             parts.append([f"FROM {BUILD} AS {RUN}"])
     else:
         parts += [*_base(run, RUN), [f"FROM {_from(run, RUN)} AS {RUN}", *_env(run.env)]]

@@ -102,6 +102,11 @@ class RunStage:
     user: str = ""
     labels: Pairs = ()
 
+    @property
+    def has_own_stage(self) -> bool:
+        """Whether it is more than the build stage with a command."""
+        return not self.single_stage or bool(self.files or self.install)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

@@ -230,8 +230,15 @@ def _base(image: Image, prepared: PreparedImage) -> dockerfile.Base:
         return dockerfile.Base(name=image.name, reference=dockerfile.SCRATCH, env=prepared.env)
     if prepared.kind is SourceKind.REGISTRY:
         source = next(each for each in image.sources if each.kind is SourceKind.REGISTRY)
-        return dockerfile.Base(name=image.name, reference=source.reference, setup=source.setup)
-    return dockerfile.Base(name=image.name, reference=image.name, stand_in=prepared.stand_in)
+        return dockerfile.Base(
+            name=image.name, reference=source.reference, setup=source.setup, user=image.user
+        )
+    return dockerfile.Base(
+        name=image.name,
+        reference=image.name,
+        user=prepared.user,
+        stand_in=prepared.stand_in,
+    )
 
 
 # --- a file ---------------------------------------------------------------------------------------

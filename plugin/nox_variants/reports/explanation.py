@@ -234,7 +234,13 @@ def _plan(known: Explanation) -> Iterator[str]:
     yield from _row("makes", *build.artifacts)
     yield from _row("run image", _source(known.run_image))
     yield from _row("copied", *_copied(plan))
-    yield from _row("command", shlex.join(run.cmd))
+    if run.install:
+        yield from _row("then runs", *run.install)
+    if run.env:
+        yield from _row("image's env", *(f"{name}={value}" for name, value in run.env))
+    yield from _row("command", shlex.join((*run.entrypoint, *run.cmd)))
+    if user := run.user or known.run_image.user:
+        yield from _row("user", user)
     if known.sizes:
         yield from _row("size", _size(known, known.sizes))
     yield from _row("smoke run", *_smoke(plan.smoke))
@@ -264,7 +270,7 @@ def _copied(plan: Plan) -> Iterator[str]:
         yield "nothing: the build image itself is shipped"
     for each in plan.run.files:
         yield each.source if each.source == each.target else f"{each.source} to {each.target}"
-    if plan.run.bundle and len(plan.run.files) == len(plan.build.artifacts):
+    if plan.run.bundle and len(plan.run.files) <= len(plan.build.outputs):
         yield "and the libraries that it needs, if any (libs: bundle)"
 
 
