@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nox_variants import dockerfile
 from nox_variants.dockerfile import Base
 from nox_variants.errors import ImageError
-from nox_variants.model import Image, LinkMode
+from nox_variants.model import CopiedFile, Image, LinkMode
 from nox_variants.plan import BuildStage, make_plans
 from samples import SETTINGS, variant
 
@@ -292,6 +292,63 @@ def test_run_environment_and_folder() -> None:
         'ENV LANG=C\nENV MODE="x y"\nCOPY --from=build /out/hello-c /hello-c\n'
         'WORKDIR "/da ta"\nCMD ["/hello-c"]\n'
     )
+
+
+OPTIONS: dict[str, Any] = {
+    "files": (CopiedFile("/out/hello-c", "/hello-c"), CopiedFile("/etc/ssl", "/etc/ssl")),
+    "install": ("setup --now",),
+    "env": (("MODE", "x y"),),
+    "user": "1000:1000",
+    "labels": (("org.example.team", "a b"),),
+    "entrypoint": ("/hello-c", "-v"),
+    "cmd": (),
+}
+
+
+def test_all_options() -> None:
+    """What a program's file says about its image, in the order in which one needs the other."""
+    made = plan("alpine", files=("/etc/ssl",))
+    made = replace(made, run=replace(made.run, **OPTIONS))
+
+    text = dockerfile.render(made, GCC, replace(ALPINE, user="nobody"), epoch=0, buildkit=True)
+
+    assert text.partition("AS run\n")[2] == (
+        'ENV MODE="x y"\nCOPY --from=build /out/hello-c /hello-c\n'
+        "COPY --from=build /etc/ssl /etc/ssl\nWORKDIR /\nUSER root\nRUN setup --now\n"
+        'USER 1000:1000\nLABEL org.example.team="a b"\nENTRYPOINT ["/hello-c", "-v"]\nCMD []\n'
+    )
+
+
+@pytest.mark.parametrize("changes", [{"files": OPTIONS["files"][1:]}, {"install": ("true",)}])
+def test_single_stage_with_more(changes: dict[str, Any]) -> None:
+    """What comes on top of a single stage is a stage of its own: others copy from the build."""
+    made = plan("gcc")
+    made = replace(made, run=replace(made.run, **changes))
+
+    text = dockerfile.render(made, GCC, GCC, epoch=0, buildkit=True)
+
+    build, _, run = text.partition("\nFROM build AS run\n")
+    assert "CMD" not in build
+    assert run.endswith('CMD ["/out/hello-c"]\n')
+    assert ("COPY --from=build /etc/ssl /etc/ssl" in run) == ("files" in changes)
+
+
+def test_user_of_the_base() -> None:
+    """A stand-in's user is said, for its archive cannot say it."""
+    base = replace(STAND_IN, name="alpine", archive="alpine.tar", user="65532")
+
+    text = dockerfile.render(plan("alpine"), GCC, base, epoch=0, buildkit=True)
+
+    assert text.endswith('USER 65532\nCMD ["/hello-c"]\n')
+
+
+def test_label_with_a_line_break() -> None:
+    """A label that no LABEL can hold is refused."""
+    made = plan("alpine")
+    made = replace(made, run=replace(made.run, labels=(("a", "1\n2"),)))
+
+    with pytest.raises(ImageError, match=r"^label a: '1\\n2' has a line break"):
+        dockerfile.render(made, GCC, ALPINE, epoch=0, buildkit=True)
 
 
 def test_loaded_stand_in() -> None:
