@@ -36,7 +36,7 @@ def copy(root: Root, found: Found, target: Path, *, own: Path) -> None:
         target.mkdir()
         for name, child in root.children(found):
             copy(root, child, target / name, own=own)
-        target.chmod(stat.S_IMODE(found.mode) & _MODE | stat.S_IRWXU)
+        target.chmod(mode(found.path) | stat.S_IRWXU)
     elif stat.S_ISLNK(found.mode):
         target.symlink_to(os.readlink(found.path))  # noqa: PTH115  # the text itself
     elif found.regular:
