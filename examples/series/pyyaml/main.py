@@ -1,0 +1,5 @@
+"""Reads a greeting out of YAML."""
+
+import yaml
+
+print(yaml.safe_load("greeting: Hello, world!")["greeting"])
