@@ -64,7 +64,16 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
-    session.run("mypy", "--no-incremental", "noxfile.py", "tests")
+    session.run("mypy", "--no-incremental", "noxfile.py", "docs", "tests")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html; a warning is an error."""
+    session.install(*_group("docs"))
+    session.install(".")
+    options = ("-W", "--keep-going", "-n", "-b", "html")
+    session.run("sphinx-build", *options, *session.posargs, "docs", "docs/_build/html")
 
 
 @nox.session

@@ -78,8 +78,8 @@ class Layered:
             kind=source.kind,
             reference=source.reference,
             digest=content.digest,
-            env=_merged(content.env, image.env),
-            user=image.user or content.user,
+            env=_completed(content.env, image.env),
+            user=content.user or image.user,
         )
         with self._store.lock(f"layers-{content.digest}", cancelled=self._cancelled):
             base = self._known(base) or self._unpack(base, content, blobs)
@@ -241,5 +241,6 @@ class Layered:
         return write
 
 
-def _merged(env: Pairs, more: Pairs) -> Pairs:
-    return tuple({**dict(env), **dict(more)}.items())
+def _completed(env: Pairs, lacking: Pairs) -> Pairs:
+    """Return an image's own environment, and what the file says of variables that it lacks."""
+    return tuple({**dict(env), **{k: v for k, v in lacking if k not in dict(env)}}.items())
