@@ -300,3 +300,21 @@ def test_cancel(bench: Bench) -> None:
         bench.engine.smoke(image, Smoke())
     with pytest.raises(VariantsError, match="cancelled"):
         bench.build(bench.plan("true", "cp /usr/lib/hello-static /out/hello-c"))
+
+
+def test_what_is_measured(real: Bench) -> None:
+    """A program's start-up time is seen by every engine, its peak memory by the embedded one."""
+    sleep = real.plan(run="alpine", smoke=Smoke(repeat=2), run_cmd=("/bin/sh", "-c", "sleep 0.3"))
+    seen = real.run(sleep)
+
+    assert seen.startup is not None
+    assert 0.1 < seen.startup <= seen.seconds
+    assert (seen.peak_memory is None) == is_daemon(real)
+
+
+def test_startup_of_what_is_ended(real: Bench) -> None:
+    """A program that does not end by itself has none."""
+    waits = real.plan(run="alpine", smoke=Smoke(timeout=0.5), run_cmd=("/bin/sh", "-c", "sleep 60"))
+    seen = real.run(waits)
+
+    assert (seen.timed_out, seen.startup) == (True, None)
