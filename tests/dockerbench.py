@@ -59,7 +59,7 @@ def open_docker(
         store=store,
         images=HandMade(store, roots),
         helper=Image(name="python", sources=(APT,)),
-        root=source.parent,
+        roots=(source.parent,),
         output=source.parent / ".variants",
         **options | changes,
     )

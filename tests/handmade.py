@@ -158,7 +158,7 @@ def open_engine(
     return EmbeddedEngine(
         store=store,
         images=HandMade(store, roots),
-        root=project,
+        roots=(project,),
         output=project / ".variants",
         **options | changes,
     )

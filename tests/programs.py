@@ -418,7 +418,7 @@ def compile_others(home: Path, project: Path, folder: Path) -> None:
     engine = EmbeddedEngine(
         store=Store(home),
         images=provider(home),
-        root=project,
+        roots=(project,),
         output=project / ".variants",
         use_cache=True,
         epoch=0,

@@ -34,8 +34,8 @@ C = Language(
 )
 
 SETTINGS = Settings(
-    file=Path("variants.yaml"),
     root=Path(),
+    roots=(Path(),),
     programs=(
         Program(
             name="hello-c",

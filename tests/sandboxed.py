@@ -159,6 +159,11 @@ def program_runs(word: str) -> bool:
     return any("--die-with-parent" not in words for _, words in processes(word))
 
 
+def open_files() -> list[str]:
+    """Return the numbers of this process's open files."""
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 def nothing_left(word: str) -> bool:
     """Tell whether neither the program nor bwrap is there any more."""
     return not list(processes(word))

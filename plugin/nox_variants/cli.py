@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             default=[],
             metavar="FILE",
-            help="the configuration file (default: variants.yaml)",
+            help="a configuration file, repeatable (default: variants.yaml)",
         )
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)

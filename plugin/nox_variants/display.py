@@ -70,7 +70,8 @@ class Plain:
     def recorded(self, record: Record) -> None:
         """Print a variant's line."""
         content = table.content(record)
-        words = (record.outcome, record.variant, record.cause or record.verdict or "", content)
+        found = (record.cause or record.verdict or "", content, *table.measured(record))
+        words = (record.outcome, record.variant, *found)
         self.note("  ".join(filter(None, (f"{words[0]:<8}", *words[1:]))))
 
 
@@ -161,7 +162,7 @@ def _print_table(records: Sequence[Record], console: Console) -> None:
     """Print as many columns as there is room for; too long ones wrap, they are never cut off."""
     room = console.width
     wide = console.options.update(width=_UNBOUNDED)
-    layouts = iter(table.LAYOUTS)
+    layouts = iter(table.layouts(records))
     made, width = None, room + 1
     while width > room and (columns := next(layouts, None)):
         made = table.table(records, columns)

@@ -60,8 +60,12 @@ _IGNORED = (
     ("DL3003", _WORDS, re.compile(r"\bcd\s")),
     ("DL3018", _VERSIONS, re.compile(r"\bapk\b.*\badd\b")),
     ("DL3008", _VERSIONS, re.compile(r"\bapt-get\b.*\binstall\b")),
+    ("DL3013", "The wheels are those of the build stage.", re.compile(r"\bpip\b.*\binstall\b")),
 )
 """Rules of hadolint that the commands of a recipe may break, why they may, and where they do."""
+
+_SEPARATE = ("DL3059", "The recipe's commands are separate: each has a shell of its own.")
+"""The rule that a command breaks which follows another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +231,8 @@ def _commands(
         yield from _run([*export, *_cleaned(stage)])
         return
     mounts = [*_mounts(stage, build)] if buildkit else []
-    for command in stage.commands:
-        yield from _run([*export, command], mounts)
+    for number, command in enumerate(stage.commands):
+        yield from _run([*export, command], mounts, again=number > 0)
 
 
 def _mounts(stage: BuildStage, build: Base) -> Iterator[str]:
@@ -266,7 +270,8 @@ def _command(plan: Plan, run: Base) -> Iterator[str]:
         yield f"WORKDIR {_quoted(_path(plan.run.workdir))}"
     if plan.run.install:
         yield from ["USER root"] if run.user else []
-        yield from (line for command in plan.run.install for line in _run([command]))
+        for number, command in enumerate(plan.run.install):
+            yield from _run([command], again=number > 0)
     if user := plan.run.user or run.user:
         yield f"USER {user}"
     yield from (f"LABEL {name}={_quoted(value)}" for name, value in _labels(plan))
@@ -306,23 +311,26 @@ def _copy(source: str, target: str, options: str = "") -> str:
     return f"COPY {options}{' '.join(paths) if plain else json.dumps(paths, ensure_ascii=False)}"
 
 
-def _run(parts: Sequence[str], mounts: Iterable[str] = ()) -> Iterator[str]:
+def _run(parts: Sequence[str], mounts: Iterable[str] = (), *, again: bool = False) -> Iterator[str]:
     """Yield a RUN instruction, in the readable form where that means the same.
 
     Args:
         parts: The command, in parts that each may have a line.
         mounts: What is mounted for it.
+        again: Whether it follows another.
     """
     lines = [part.strip(" \n") for part in parts]
     if any(map(_AWKWARD.search, lines)):
         lines = [json.dumps(["/bin/sh", "-c", " ".join(parts)], ensure_ascii=False)]
+        yield from _ignores("", again=again)
     else:
-        yield from _ignores(" ".join(lines))
+        yield from _ignores(" ".join(lines), again=again)
     yield "RUN " + " \\\n    ".join([*mounts, *lines])
 
 
-def _ignores(command: str) -> Iterator[str]:
+def _ignores(command: str, *, again: bool) -> Iterator[str]:
     found = [(rule, why) for rule, why, pattern in _IGNORED if pattern.search(command)]
+    found += [_SEPARATE] if again else []
     if found:
         yield from dict.fromkeys(f"# {why}" for _, why in found)
         yield f"# hadolint ignore={','.join(rule for rule, _ in found)}"

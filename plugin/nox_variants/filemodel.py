@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
 
+REQUIRED = ("language", "source", "run")
+"""Keys that a program needs: its own, or those of the defaults."""
+
+
 class Form(BaseModel):
     """What all forms have in common: nothing unknown, nothing converted."""
 
@@ -143,6 +147,12 @@ class SmokeForm(Form):
         description="What the program asks of its image; the run answers without a network:"
         " certificates (https://fixture.test/), names (name.fixture.test), time-zones, users.",
     )
+    repeat: Annotated[int, Field(ge=1, le=100)] = Field(
+        1,
+        description="How many times the program is run. With more than 1, its start-up time and"
+        " its peak memory are shown, as medians; a run that goes wrong is the last, and its"
+        " verdict counts.",
+    )
 
 
 class FileForm(Form):
@@ -168,9 +178,19 @@ class FileForm(Form):
 class ProgramForm(Form):
     """A program: its combinations are the product of `run` and `link` (and `build`)."""
 
-    language: LanguageName = Field(description="The language, of the catalogue or of this file.")
-    source: InsidePath = Field(description="The source folder, relative to this file.")
-    run: ImageNames = Field(description="Run images.")
+    # REQUIRED, which nothing but the file as a whole can tell.
+    language: LanguageName = Field(
+        default_factory=str,
+        description="The language, of the catalogue or of a file. Required, here or in `defaults`.",
+    )
+    source: InsidePath = Field(
+        default_factory=str,
+        description="The source folder, relative to this file; `{program}` stands for the program's"
+        " name. Required, here or in `defaults`.",
+    )
+    run: ImageNames = Field(
+        default_factory=list, description="Run images. Required, here or in `defaults`."
+    )
     link: Links = Field([LinkMode.DYNAMIC], description="Link modes: dynamic, static, musl.")
     build: ImageNames | None = Field(
         None, description="Build images; by default the language's for each link mode."
@@ -358,12 +378,28 @@ class LanguageForm(Form):
     only_dynamic: str = Field("", description="Why it has no other link mode, as a sentence.")
 
 
+def _requires(key: str) -> dict[str, Any]:
+    """Return the JSON Schema rule that all programs have a key where the defaults lack it."""
+    given = {"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]}
+    each = {"properties": {"programs": {"additionalProperties": {"required": [key]}}}}
+    return {"anyOf": [given, each]}
+
+
 class File(Form):
     """Programs, and the images they are built in and run on."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [_requires(key) for key in REQUIRED]})
+
     version: Literal[1] = Field(description="The version of this form.")
+    defaults: ProgramForm | None = Field(
+        None,
+        description="What the programs of this file say unless they say it themselves; keys of"
+        " `smoke`, `env`, `build_env` and `labels` add up.",
+    )
     programs: dict[ProgramName, ProgramForm] = Field(
-        min_length=1, description="Programs by name: OCI repository names."
+        {},
+        min_length=1,
+        description="Programs by name: OCI repository names. One file of several may have none.",
     )
     images: dict[NewImageName, ImageForm] = Field(
         {}, description="Images that the catalogue lacks, or in place of its own."

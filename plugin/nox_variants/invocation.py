@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FOLDER = ".variants"
 """The folder beside the file that holds history and the last run's images."""
 
-_HELPER = "python"
+_HELPER = "python:slim"
 """The image that a daemon runs what smoke runs bring in."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -160,7 +160,7 @@ def choose_engine(
         store=store,
         images=images,
         helper=next(image for image in settings.images if image.name == _HELPER),
-        root=settings.root,
+        roots=settings.roots,
         output=project_folder(settings),
         use_cache=options.use_cache,
         epoch=source_date_epoch(environ),
@@ -188,7 +188,7 @@ def open_engine(
     return EmbeddedEngine(
         store=store,
         images=images,
-        root=settings.root,
+        roots=settings.roots,
         output=project_folder(settings),
         use_cache=options.use_cache,
         epoch=source_date_epoch(environ),

@@ -49,18 +49,17 @@ def expand(settings: Settings) -> Expansion:
         ConfigError: Rules that match nothing, or combinations that are there twice.
     """
     programs = [_Program(program) for program in settings.programs]
-    problems = [str(problem) for program in programs for problem in program.problems]
-    if problems:
-        raise ConfigError(tuple(problems))
+    if problems := _problems(programs):
+        raise ConfigError(tuple(map(str, problems)))
     return Expansion(
         variants=tuple(variant for program in programs for variant in program.variants),
         dropped=tuple(dropped for program in programs for dropped in program.dropped),
     )
 
 
-def check(program: Program) -> tuple[Problem, ...]:
-    """Return what is wrong with one program's rules."""
-    return tuple(_Program(program).problems)
+def check(programs: Iterable[Program]) -> list[Problem]:
+    """Return what is wrong with programs' rules."""
+    return _problems(_Program(program) for program in programs)
 
 
 def select(
@@ -109,13 +108,32 @@ def _matches(glob: str, name: str) -> bool:
     return glob == name or fnmatchcase(name, glob)
 
 
+def _problems(programs: Iterable[_Program]) -> list[Problem]:
+    """Return what is wrong with programs' rules.
+
+    A rule of several programs, which stands in `defaults`, is for those that it fits: it is wrong
+    where it fits none of them.
+    """
+    said: dict[tuple[Location, str], list[str]] = {}
+    for program in programs:
+        for about, text in program.said.items():
+            said.setdefault(about, []).append(text)
+    wrong = {about: texts[0] for about, texts in said.items() if all(texts)}
+    in_part = {location for location, part in wrong if part}
+    return [
+        Problem(location, text)
+        for (location, part), text in wrong.items()
+        if part or location not in in_part
+    ]
+
+
 class _Program:
     """The expansion of one program.
 
     Attributes:
         variants: In order: the product, then what is included.
         dropped: What `exclude` took out of the product.
-        problems: What is wrong with its rules.
+        said: What is wrong, or nothing, with each rule (its location) and each part of it.
     """
 
     def __init__(self, program: Program) -> None:
@@ -123,7 +141,7 @@ class _Program:
         self._defaults = {recipe.link: recipe.image for recipe in program.language.recipes}
         self.variants: list[Variant] = []
         self.dropped: list[Dropped] = []
-        self.problems: list[Problem] = []
+        self.said: dict[tuple[Location, str], str] = {}
         self._expand()
 
     def _expand(self) -> None:
@@ -136,15 +154,16 @@ class _Program:
         for inclusion in self._program.include:
             build = inclusion.build or self._defaults[inclusion.link]
             variant = self._variant(inclusion.run, inclusion.link, build, inclusion.libs)
+            text = ""
             if variant.single_stage and variant.libs is Libs.BUNDLE:
                 text = "runs where it was built, with all its libraries. Leave libs out."
-                self.problems.append(Problem(inclusion.location, text))
-            if variant.id in kept:
+            elif variant.id in kept:
                 text = f"{variant.id} is there already. Leave it out."
-                self.problems.append(Problem(inclusion.location, text))
-            kept[variant.id] = variant
+            else:
+                kept[variant.id] = variant
+            self.said[inclusion.location, ""] = text
         if not kept:
-            self.problems.append(Problem(self._program.location, "has no variant left."))
+            self.said[self._program.location, self._program.name] = "has no variant left."
         self._expect(kept)
 
     def _product(self) -> Iterator[Variant]:
@@ -187,21 +206,22 @@ class _Program:
     def _selected(self, selector: Selector, variants: Iterable[Variant]) -> list[Variant]:
         """Return what a selector matches; each of its globs has to match something."""
         found = candidates = list(variants)
-        dead = []
+        place = selector.location
         for axis in _AXES:
             globs: tuple[str, ...] | None = getattr(selector, axis)
             if globs is None:
                 continue
             values = dict.fromkeys(_axis(variant, axis) for variant in candidates)
             for glob in globs:
+                text = ""
                 if not any(fnmatchcase(value, glob) for value in values):
                     hint = did_you_mean(glob, values)
-                    dead.append(f"{axis} {glob!r} matches none of {', '.join(values)}.{hint}")
+                    text = f"{axis} {glob!r} matches none of {', '.join(values)}.{hint}"
+                self.said[place, f"{axis} {glob}"] = text
             matched = {value for value in values if any(fnmatchcase(value, g) for g in globs)}
             found = [variant for variant in found if _axis(variant, axis) in matched]
-        if not found:
-            dead = dead or ["matches no variant. Correct it or leave it out."]
-        self.problems += [Problem(selector.location, text) for text in dead]
+        text = "" if found else "matches no variant. Correct it or leave it out."
+        self.said[place, ""] = text
         return found
 
 

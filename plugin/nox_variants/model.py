@@ -297,6 +297,7 @@ class Smoke:
         file_size: Bytes that a single file may grow to.
         service: How it is asked, where it is a server.
         needs: What it is known to ask of its image; the run brings what answers.
+        repeat: How many times it is run, for medians of its start-up time and peak memory.
     """
 
     args: tuple[str, ...] = ()
@@ -312,6 +313,7 @@ class Smoke:
     file_size: int = 64 * 1024 * 1024
     service: Service | None = None
     needs: tuple[Need, ...] = ()
+    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,17 +399,17 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A whole, valid configuration file.
+    """The valid configuration files of a project.
 
     Attributes:
-        file: The file.
-        root: The folder of the file, resolved.
-        programs: In the file's order.
-        images: Catalogue and file merged, by name.
+        root: The folder that holds all files, resolved: archives are relative to it.
+        roots: The folder of each file, resolved: no source leads out of it.
+        programs: In the order of the files.
+        images: Catalogue and files merged, by name.
     """
 
-    file: Path
     root: Path
+    roots: tuple[Path, ...]
     programs: tuple[Program, ...]
     images: tuple[Image, ...]
 

@@ -90,9 +90,25 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeSeen:
-    """What was seen of the smoke run; ``startup_ms`` and ``peak_memory`` are null for now.
+    """What was seen of the smoke run: of the first that went wrong where it was repeated.
 
-    ``service`` is null where the program is asked for no answer.
+    Attributes:
+        exit_code: Null when a limit ended it.
+        signal: The number of the signal that ended it; null when none did.
+        stdout: Bounded.
+        stderr: Likewise.
+        truncated: Whether output was cut off.
+        timed_out: Whether it was ended for its time.
+        service: Null where the program is asked for no answer.
+        runs: How many runs there were, one after another; all but the last worked.
+        startup_ms: Milliseconds from its execution until the program exits by itself, or until a
+            server has answered its request; the median of all runs in which that was seen, null
+            when it never was. What it takes an engine to execute a program and to notice its end
+            is part of it: compare times of one engine.
+        peak_memory: Bytes of the most resident memory that one of its processes had (VmHWM of
+            Linux); or of what several had together when they were looked at, without pages of
+            files, if that is more. The median likewise. Null where a single run was asked for,
+            where a signal of its own ended it, and on engines that do not tell.
     """
 
     exit_code: int | None
@@ -102,6 +118,7 @@ class SmokeSeen:
     truncated: bool
     timed_out: bool
     service: ServiceSeen | None = None
+    runs: int = 1
     startup_ms: float | None = None
     peak_memory: int | None = None
 

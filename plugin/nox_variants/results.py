@@ -277,6 +277,12 @@ class Observation:
         out_of_memory: Whether it, or a child of it, was ended for its memory.
         process_limit: Whether it was ended for the number of its processes.
         seconds: From the program's start to its end, wall time.
+        startup: Seconds from its execution until a program exits by itself, or until a server has
+            answered its request; None where neither was seen. Engines differ by what starting and
+            waiting for a process takes them.
+        peak_memory: The most resident memory that one of its processes had, in bytes; or what
+            several had together at one look, without pages of files, if that is more. None where
+            it cannot be known, and where the smoke run is not repeated.
         service: What was seen of a server; None where the smoke run asks for none.
         distrusted: Whether a TLS client refused the certificate of the run's own server.
     """
@@ -292,6 +298,8 @@ class Observation:
     out_of_memory: bool = False
     process_limit: bool = False
     seconds: float = 0.0
+    startup: float | None = None
+    peak_memory: int | None = None
     service: ServiceSeen | None = None
     distrusted: bool = False
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from nox_variants import diagnosis, graph, linkage
+from nox_variants import diagnosis, graph, linkage, repetition
 from nox_variants.errors import BuildFailed, ImageUnavailable, VariantsError
 from nox_variants.model import Expected, Image
 from nox_variants.plan import BuildStage, Plan
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nox_variants.engines.protocol import Engine
-    from nox_variants.results import EngineInfo, FileFacts, Finding, Observation, VariantImage
+    from nox_variants.repetition import Repeated
+    from nox_variants.results import EngineInfo, FileFacts, Finding, VariantImage
 
 
 class Step(StrEnum):
@@ -266,16 +267,18 @@ class _Variants:
                 predicted=Judgement(verdict=predicted.verdict, cause=predicted.cause),
                 shell=subject.root.shell,
             )
-            seen = self._engine.smoke(image, plan.smoke)
+            smoked = repetition.repeat(
+                plan.smoke.repeat,
+                lambda: self._engine.smoke(image, plan.smoke),
+                lambda seen: diagnosis.judge(subject, seen),
+            )
         except BuildFailed as error:  # of a command that the run stage has
             finding = diagnosis.judge_install_failure(error)
             return _judged(blank, plan.variant.expected, finding, None)
         except VariantsError as error:
             return replace(blank, outcome=Outcome.ERROR, reason=str(error))
-        blank = replace(
-            blank, smoke=_smoke_seen(seen), seconds=replace(blank.seconds, smoke=seen.seconds)
-        )
-        finding = diagnosis.judge(subject, seen)
+        seconds, finding = replace(blank.seconds, smoke=smoked.seen.seconds), smoked.finding
+        blank = replace(blank, smoke=_smoke_seen(smoked), seconds=seconds)
         blank = replace(blank, contradiction=diagnosis.contradiction(predicted, finding) or "")
         return _judged(blank, plan.variant.expected, finding, linkage.mismatches(plan, build))
 
@@ -362,7 +365,8 @@ def _linkage_seen(plan: Plan, facts: FileFacts) -> LinkageSeen:
     )
 
 
-def _smoke_seen(seen: Observation) -> SmokeSeen:
+def _smoke_seen(smoked: Repeated) -> SmokeSeen:
+    seen, startup = smoked.seen, smoked.startup
     kept = (seen.stdout[:OUTPUT_KEPT], seen.stderr[:OUTPUT_KEPT])
     return SmokeSeen(
         exit_code=seen.exit_code,
@@ -372,4 +376,7 @@ def _smoke_seen(seen: Observation) -> SmokeSeen:
         truncated=seen.truncated or kept != (seen.stdout, seen.stderr),
         timed_out=seen.timed_out,
         service=seen.service and replace(seen.service, body=seen.service.body[:OUTPUT_KEPT]),
+        runs=smoked.runs,
+        startup_ms=None if startup is None else round(startup * 1000, 3),
+        peak_memory=smoked.peak_memory,
     )

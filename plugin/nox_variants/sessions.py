@@ -1,6 +1,6 @@
 """The guest of Nox: the only module that imports it. Registers, selects, and turns errors to words.
 
-Registration reads the file and nothing else; everything that a run needs is imported by the run.
+Registration reads the files and nothing else; everything that a run needs is imported by the run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nox_variants import config, matrix
 from nox_variants.errors import ConfigError, VariantsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from nox_variants.model import Program, Settings, Variant, VariantId
@@ -31,16 +31,16 @@ _DESCRIBED = 16
 """Variants that a program's docstring names: Nox splits it into lines for every one of them."""
 
 
-def register_file(file: str | os.PathLike[str]) -> None:
-    """Register ``matrix`` and every variant of a file.
+def register_files(files: Iterable[str | os.PathLike[str]]) -> None:
+    """Register ``matrix`` and every variant of some files.
 
     Raises:
-        SystemExit: Status 2, with every problem of the file on standard error.
+        SystemExit: Status 2, with every problem of the files on standard error.
     """
     from pathlib import Path  # noqa: PLC0415
 
     try:
-        settings = config.load(Path(file))
+        settings = config.load(*map(Path, files))
         variants = matrix.expand(settings).variants
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)  # noqa: T201

@@ -69,12 +69,13 @@ class Sources:
 
     Args:
         store: Where they are kept.
-        root: The folder of ``variants.yaml``: what leads out of it is refused. None: any folder.
+        roots: The folders of the files: what leads out of the innermost that it is in is refused.
+            None: any folder.
     """
 
-    def __init__(self, store: Store, *, root: Path | None = None) -> None:
+    def __init__(self, store: Store, *, roots: tuple[Path, ...] = ()) -> None:
         self._store = store
-        self._root = root
+        self._roots = sorted(roots, key=lambda root: len(root.parts), reverse=True)
         self._lock = threading.Lock()
         self._taken: dict[Path, Snapshot] = {}
 
@@ -87,9 +88,14 @@ class Sources:
         """
         with self._lock:
             if folder not in self._taken:
-                _check(folder, self._root)
+                _check(folder, self._root(folder))
                 self._taken[folder] = self._take(folder)
             return self._taken[folder]
+
+    def _root(self, folder: Path) -> Path | None:
+        """Return the root that a folder is in, or the outermost."""
+        around = [root for root in self._roots if folder.is_relative_to(root)]
+        return next(iter(around or self._roots[-1:]), None)
 
     def _take(self, folder: Path) -> Snapshot:
         entries = sorted(_read(folder), key=lambda entry: entry.name)

@@ -204,6 +204,9 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "fill")) return fill(first);
     if (!strcmp(what, "flood")) return flood(number, 1), flood(number, 2);
     if (!strcmp(what, "hog")) return touch(number * MB), wait_for_ever(), 0;
+    if (!strcmp(what, "take")) return touch(number * MB), 0;
+    if (!strcmp(what, "nap")) return usleep(number * 1000), 0;
+    if (!strcmp(what, "bare")) return syscall(SYS_exit, 0), 0;
     if (!strcmp(what, "hogs")) return fork_all(8, number * MB, 60000000);
     if (!strcmp(what, "share")) return touch(number * MB), fork_all(8, 0, 200000);
     if (!strcmp(what, "bomb")) return bomb();

@@ -42,7 +42,7 @@ programs:
     expect: [{verdict: fails, cause: class-version}]
   hello-java-jlink:
     language: java-jlink
-    source: hello-java-jlink
+    source: hello-java
     run: [debian, alpine]
     expect: [{run: alpine, verdict: fails, cause: missing-loader}]
     smoke: *hello
@@ -182,7 +182,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, shared_home: Path) -> Proj
     made = Project(folder=tmp_path_factory.mktemp("languages"), home=shared_home)
     made.write("noxfile.py", NOXFILE)
     made.write("variants.yaml", FILE)
-    for name in ("c", "java", "java-jlink", "node", "python", "ruby"):
+    for name in ("c", "java", "node", "python", "ruby"):
         shutil.copytree(REPOSITORY / f"examples/hello-{name}", made.folder / f"hello-{name}")
     shutil.copytree(REPOSITORY / "examples/pyyaml", made.folder / "pyyaml")
     pack_yaml(made.folder / "pyyaml")

@@ -23,7 +23,7 @@ from nox_variants.engines.docker.engine import DockerEngine, remove_left_behind
 from nox_variants.engines.docker.labels import FIXTURES, OWNER
 from nox_variants.errors import SandboxError, VariantsError
 from nox_variants.model import LinkMode, Need, Service, Smoke
-from nox_variants.results import Observation, ServiceSeen
+from nox_variants.results import EngineName, Observation, ServiceSeen
 from nox_variants.sandbox import fixtures, probes
 from nox_variants.sandbox.program import run_program
 from projects import REPOSITORY
@@ -100,8 +100,8 @@ def bench(
         return
     service: Daemon = request.getfixturevalue(f"{WAYS[request.param]}_service")
     shared: Path = request.getfixturevalue("shared_home")
-    python = standins.roots(shared, REPOSITORY / "variants.yaml", ["python"])
-    roots = {**programs, **python}
+    helper = standins.roots(shared, REPOSITORY / "variants.yaml", ["python:slim"])
+    roots = {**programs, "python": helper["python:slim"]}
     made = open_docker(request.param, service, home=home, roots=roots, source=source)
     yield made
     made.engine.close()
@@ -116,7 +116,7 @@ def run(bench: Bench, *cmd: str, image: str = "alpine", **smoke: Any) -> Observa
     plan = bench.plan(run=image, smoke=Smoke(**smoke), run_cmd=cmd)
     seen = bench.run(plan)
     service = seen.service and replace(seen.service, seconds=0.0, stop_seconds=0.0)
-    return replace(seen, seconds=0.0, service=service)
+    return replace(seen, seconds=0.0, startup=None, service=service)
 
 
 def served(exit_code: int | None, signal: int | None = None, **service: Any) -> Observation:
@@ -154,10 +154,10 @@ def test_server(bench: Bench, options: list[str], seen: Observation) -> None:
 
 
 def test_server_times(bench: Bench) -> None:
-    """It is told how long a server took to listen, and to end."""
+    """It is told how long a server took to listen, to answer and to end, and what memory."""
     plan = bench.plan(
         run="alpine",
-        smoke=Smoke(service=replace(SERVICE, stop=30)),
+        smoke=Smoke(service=replace(SERVICE, stop=30), repeat=2),
         run_cmd=("/server", "8080", "exit=0", "delay=300"),
     )
     seen = bench.run(plan)
@@ -165,6 +165,21 @@ def test_server_times(bench: Bench) -> None:
     assert seen.service is not None
     assert seen.service.seconds > 0
     assert seen.service.stop_seconds > 0
+    assert seen.startup is not None
+    assert seen.service.seconds <= seen.startup < seen.seconds
+    embedded = bench.engine.probe().name is EngineName.EMBEDDED
+    assert (seen.peak_memory is not None) == embedded
+
+
+def test_no_answer_is_no_start(bench: Bench) -> None:
+    """The start-up time of a server that says nothing is not known."""
+    plan = bench.plan(
+        run="alpine",
+        smoke=Smoke(service=SERVICE, timeout=1),
+        run_cmd=("/server", "8080", "silent", "exit=0"),
+    )
+
+    assert bench.run(plan).startup is None
 
 
 def test_silent_server(bench: Bench) -> None:

@@ -99,7 +99,7 @@ def opened(
         store=store,
         images=images,
         helper=Image(name="python", sources=()),
-        root=source.parent,
+        roots=(source.parent,),
         output=source.parent / ".variants",
         use_cache=True,
         epoch=0,

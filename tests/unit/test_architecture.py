@@ -35,6 +35,7 @@ PURE = (
     "needs",
     "obstacles",
     "plan",
+    "repetition",
     "reports",
     "subject",
 )

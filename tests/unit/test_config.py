@@ -8,7 +8,17 @@ import pytest
 
 from nox_variants import config, matrix
 from nox_variants.errors import ConfigError
-from nox_variants.model import Cause, Libs, LinkMode, Need, Service, SourceKind, Verdict
+from nox_variants.model import (
+    Cause,
+    CopiedFile,
+    Libs,
+    LinkMode,
+    Need,
+    Options,
+    Service,
+    SourceKind,
+    Verdict,
+)
 
 GOOD = """\
 version: 1
@@ -134,7 +144,10 @@ def test_good_file_becomes_settings(file: Path) -> None:
         (
             "version: 1\n",
             "version: 1\nxyzzy: 2\n",
-            "2:1: xyzzy: unknown key 'xyzzy'. Known are version, programs, images, languages.",
+            (
+                "2:1: xyzzy: unknown key 'xyzzy'. Known are version, defaults, programs, images,"
+                " languages."
+            ),
         ),
         (
             "    smoke:",
@@ -371,6 +384,16 @@ def test_good_file_becomes_settings(file: Path) -> None:
         ),
         (
             "timeout: 5s",
+            "repeat: 101",
+            "14:48: programs.hello-c.smoke.repeat: must be at most 100, not 101.",
+        ),
+        (
+            "timeout: 5s",
+            "repeat: 0",
+            "14:48: programs.hello-c.smoke.repeat: must be at least 1, not 0.",
+        ),
+        (
+            "timeout: 5s",
             "service: {port: 0, path: x}",
             "14:56: programs.hello-c.smoke.service.port: must be at least 1, not 0.",
         ),
@@ -441,6 +464,8 @@ def _all(file: Path, text: str) -> tuple[str, ...]:
         (b"a: \xff\n", "1:1: is not UTF-8 text."),
         ("- a\n", "1:1: must be a mapping, not a list."),
         ("version: 1\nprograms: {}\n", "2:11: programs: must not be empty."),
+        ("version: 1\nprograms: {a: x}\n", "2:15: programs.a: must be a mapping, not text."),
+        ("version: 1\n", "1:1: key 'programs' is missing."),
         ("version: 1\nprograms:\n", "2:10: programs: must be a mapping, not nothing."),
     ],
 )
@@ -630,6 +655,7 @@ def test_images_of_the_file_extend_the_catalogue(file: Path) -> None:
                 " at most 100 characters."
             ),
         ),
+        ("images:\n  ubuntu: x\n", "16:11: images.ubuntu: must be a mapping, not text."),
         ("images:\n  a: {}\n", "16:6: images.a: has no source. Give it registry, apt or archive."),
         (
             "images:\n  a: {apt: --allow-unauthenticated}\n",
@@ -715,7 +741,7 @@ languages:
 
 def test_service_needs_and_command(file: Path) -> None:
     """A server, what the program asks of its image, and its command reach the program."""
-    text = change("timeout: 5s", "service: {port: 80, stop: 1s}, needs: [names, users]")
+    text = change("timeout: 5s", "service: {port: 80, stop: 1s}, needs: [names, users], repeat: 5")
     text = text.replace(
         "[dynamic, static]", "[dynamic, static]\n    cmd: [a, b]\n    libs: [none, bundle]"
     )
@@ -725,8 +751,175 @@ def test_service_needs_and_command(file: Path) -> None:
 
     assert program.smoke.service == Service(port=80, stop=1.0)
     assert program.smoke.needs == (Need.NAMES, Need.USERS)
+    assert program.smoke.repeat == 5
     assert program.cmd == ("a", "b")
     assert program.libs == (Libs.NONE, Libs.BUNDLE)
+
+
+OPTIONS = """\
+version: 1
+programs:
+  hello:
+    language: c
+    source: hello
+    run: [ubuntu, scratch]
+"""
+
+PLAIN = "languages: {plain: {artifact: /a, link: {dynamic: {build: gcc, commands: cp}}}}"
+
+OPEN_FILE = "name its path in the source folder (source) or in the image (build)."
+
+
+@pytest.mark.parametrize(
+    ("language", "option", "said"),
+    [
+        ("c", "files: [{to: /etc/a}]", f"13: programs.hello.files[0]: {OPEN_FILE}"),
+        (
+            "c",
+            "files: [{source: a, build: /a, to: /etc/a}]",
+            f"13: programs.hello.files[0]: {OPEN_FILE}",
+        ),
+        (
+            "c",
+            "files: [{source: a}]",
+            (
+                "13: programs.hello.files[0]: say where it goes to: an absolute path in the image"
+                " (to)."
+            ),
+        ),
+        (
+            "c",
+            "files: [{source: ../a, to: /a}]",
+            (
+                "22: programs.hello.files[0].source: '../a' leads out of the folder of this file."
+                " Write a path below it; to use sources from elsewhere, put the file above them."
+            ),
+        ),
+        (
+            "c",
+            "files: [{build: /etc/a}, {source: b, to: /etc/a}]",
+            "30: programs.hello.files[1]: /etc/a is the place of /etc/a.",
+        ),
+        (
+            "c",
+            "files: [{source: b, to: /hello}]",
+            "13: programs.hello.files[0]: /hello is the place of /out/hello.",
+        ),
+        (
+            "c",
+            "artifacts: [/out/hello, /out/lib, /usr/lib]",
+            "39: programs.hello.artifacts[2]: its place in the image, /lib, is another's.",
+        ),
+        (
+            "plain",
+            "flags: -v",
+            (
+                "12: programs.hello.flags: language 'plain' takes none: its commands have no {flags}."
+            ),
+        ),
+        (
+            "python",
+            "strip: true",
+            "12: programs.hello.strip: language 'python' has nothing to strip. Leave it out.",
+        ),
+        (
+            "python",
+            "libs: bundle",
+            ("11: programs.hello.libs: language 'python' has no libraries to bring: python3 does."),
+        ),
+        (
+            "java",
+            "include: [{run: scratch, link: dynamic, libs: bundle}]",
+            (
+                "51: programs.hello.include[0].libs: language 'java' has no libraries to bring:"
+                " java does."
+            ),
+        ),
+        (
+            "java",
+            "link: [dynamic, static]",
+            (
+                "21: programs.hello.link[1]: language 'java' has no link mode 'static'. The run"
+                " image's Java runs it, so there is nothing to link."
+            ),
+        ),
+        (
+            "c",
+            'user: "a b"',
+            ("11: programs.hello.user: 'a b' is no user. Write NAME, UID, NAME:GROUP or UID:GID."),
+        ),
+        (
+            "c",
+            "user: 1000",
+            '11: programs.hello.user: must be text, not a number. Quote it: "1000".',
+        ),
+        (
+            "c",
+            "labels: {A: b}",
+            (
+                "14: programs.hello.labels.A: 'A' is no key of a label. Use lower-case letters and"
+                " digits, with single dots and dashes between."
+            ),
+        ),
+        (
+            "c",
+            "build_env: {A-B: c}",
+            "17: programs.hello.build_env.A-B: 'A-B' is no name of an environment variable.",
+        ),
+        (
+            "c",
+            "entrypoint: hello",
+            "17: programs.hello.entrypoint: must be a list, not text.",
+        ),
+        (
+            "c",
+            'entrypoint: ["{source}"]',
+            (
+                "17: programs.hello.entrypoint: {source} stands for nothing. Known are {artifact}"
+                " and {program}."
+            ),
+        ),
+    ],
+)
+def test_mistakes_in_build_options(file: Path, language: str, option: str, said: str) -> None:
+    """What a language or an image cannot do is refused before anything is built."""
+    text = OPTIONS.replace("language: c", f"language: {language}") + f"    {option}\n{PLAIN}\n"
+
+    assert problems(file, text) == (f"variants.yaml:7:{said}",)
+
+
+def test_build_options(file: Path) -> None:
+    """Every option reaches the program as a value."""
+    options = """\
+    flags: [-DNDEBUG, -lm]
+    strip: true
+    build_env: {LC_ALL: C}
+    artifacts: [/out/hello, /out/share]
+    files: [{source: a.conf, to: /etc/a}, {build: /etc/ssl}, {build: /etc/b, to: /c}]
+    env: {A: b}
+    user: "1000:1000"
+    labels: {org.example.name: hello}
+    entrypoint: ["{artifact}", -v]
+"""
+    file.write_text(OPTIONS + options, encoding="utf-8")
+
+    (program,) = config.load(file).programs
+
+    assert program.options == Options(
+        flags=("-DNDEBUG", "-lm"),
+        strip=True,
+        build_env=(("LC_ALL", "C"),),
+        artifacts=("/out/hello", "/out/share"),
+        files=(
+            CopiedFile("a.conf", "/etc/a"),
+            CopiedFile("/etc/ssl", "/etc/ssl"),
+            CopiedFile("/etc/b", "/c"),
+        ),
+        env=(("A", "b"),),
+        user="1000:1000",
+        labels=(("org.example.name", "hello"),),
+        entrypoint=("{artifact}", "-v"),
+    )
 
 
 def test_go_with_a_link_mode_more(file: Path) -> None:

@@ -38,6 +38,11 @@ class Terminal(io.StringIO):
         return True
 
 
+MEASURED = replace(
+    FULL, smoke=FULL.smoke and replace(FULL.smoke, runs=3, startup_ms=1.234, peak_memory=704_000)
+)
+
+
 def test_plain_lines() -> None:
     """A log has a line per note and variant, with cause or verdict and size."""
     stream = io.StringIO()
@@ -47,11 +52,13 @@ def test_plain_lines() -> None:
         shown.started(IMAGE)
         shown.finished(IMAGE, object())
         shown.recorded(FULL)
+        shown.recorded(MEASURED)
         shown.recorded(SKIPPED)
 
     assert stream.getvalue() == (
         "engine: fake\n"
         "failed    hello-c(scratch,static)  exit-code  767 kB*\n"
+        "failed    hello-c(scratch,static)  exit-code  767 kB*  1.23 ms  704 kB\n"
         "skipped   hello-rust(scratch,musl)\n"
     )
 
@@ -229,3 +236,15 @@ def test_table_fits_the_terminal(width: int, header: str, monkeypatch: pytest.Mo
     assert FULL.variant in plain
     assert "exit-code" in plain
     assert "\N{HORIZONTAL ELLIPSIS}" not in plain
+
+
+def test_table_has_what_was_measured() -> None:
+    """Where smoke runs are repeated, there are two columns more."""
+    stream = io.StringIO()
+    display.print_report([MEASURED, SKIPPED], stream)
+    lines = stream.getvalue().splitlines()
+
+    assert " ".join(lines[0].split()) == (
+        "variant linkage binary content factor build smoke startup memory verdict cause outcome"
+    )
+    assert "4 ms 1.23 ms 704 kB fails" in " ".join(lines[1].split())

@@ -303,6 +303,22 @@ def test_the_last_observation() -> None:
     )
 
 
+def test_what_was_measured() -> None:
+    """Medians are said with how many runs they are of, and how many there are to be."""
+    assert FULL.smoke is not None
+    smoke = replace(FULL.smoke, stdout="", runs=3, startup_ms=1.234, peak_memory=704_000)
+    one = known(last=replace(FULL, smoke=smoke))
+    plan = replace(one.plan, smoke=Smoke(repeat=5))
+
+    assert section("Last observation", one).endswith(
+        "exit code 3 start-up 1.23 ms, the median of 3 runs peak memory 704 kB, the median of 3"
+        " runs"
+    )
+    assert "128 processes, 5 times expected" in section(
+        f"Plan of {plan.variant.id}", replace(one, plan=plan)
+    )
+
+
 def test_a_contradiction_is_loud() -> None:
     """A prediction that was wrong has a section of its own."""
     found = explanation.of_variant(known(last=replace(FULL, contradiction="was wrong")))

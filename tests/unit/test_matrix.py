@@ -22,6 +22,7 @@ from nox_variants.model import (
     Program,
     Selector,
     Settings,
+    VariantId,
     Verdict,
 )
 from samples import SETTINGS, variant
@@ -162,25 +163,77 @@ def test_last_expectation_counts() -> None:
 
 def test_all_dead_rules_are_reported() -> None:
     """Each glob that matches nothing is one problem, of all programs at once."""
-    broken = replace(
-        HELLO,
-        exclude=(Selector(run=("ubuntu", "alpine"), link=("musl",), location=HERE),),
-    )
-    other = replace(broken, name="other")
+    rule = Selector(run=("ubuntu", "alpine"), link=("musl",), location=HERE)
+    elsewhere = replace(HERE, line=9)
+    broken = replace(HELLO, exclude=(rule,))
+    other = replace(HELLO, name="other", exclude=(replace(rule, location=elsewhere),))
 
     with pytest.raises(ConfigError) as caught:
         matrix.expand(replace(SETTINGS, programs=(broken, other)))
 
-    assert caught.value.problems == 2 * (
-        (
-            "variants.yaml:7:3: programs.hello-c.exclude[0]:"
-            " run 'ubuntu' matches none of gcc, scratch, alpine."
-        ),
-        (
-            "variants.yaml:7:3: programs.hello-c.exclude[0]:"
-            " link 'musl' matches none of dynamic, static."
-        ),
+    assert caught.value.problems == tuple(
+        f"variants.yaml:{line}:3: programs.hello-c.exclude[0]: {text}"
+        for line in (7, 9)
+        for text in (
+            "run 'ubuntu' matches none of gcc, scratch, alpine.",
+            "link 'musl' matches none of dynamic, static.",
+        )
     )
+
+
+SHARED = Selector(run=("alpine", "scratch"), link=("static",), location=HERE)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([("alpine", "gcc"), ("scratch", "gcc"), ("gcc",)], ()),
+        ([("alpine", "gcc"), ("gcc",)], ("run 'scratch' matches none of alpine, gcc.",)),
+        (
+            [("gcc",), ("gcc",)],
+            ("run 'alpine' matches none of gcc.", "run 'scratch' matches none of gcc."),
+        ),
+    ],
+)
+def test_rule_of_several_programs(runs: list[tuple[str, ...]], said: tuple[str, ...]) -> None:
+    """Each part of a rule of the defaults has to fit one program; if not, that is said once."""
+    programs = [
+        replace(HELLO, name=f"p{at}", run=run, exclude=(SHARED,)) for at, run in enumerate(runs)
+    ]
+
+    assert tuple(problem.text for problem in matrix.check(programs)) == said
+
+
+def test_rule_of_several_programs_that_selects_nothing() -> None:
+    """Where each part fits some program, but all of them together none, that is said once."""
+    rule = replace(SHARED, run=("alpine",))
+    programs = [
+        replace(HELLO, name=name, run=run, link=link, exclude=(rule,))
+        for name, run, link in (
+            ("a", ("alpine",), (LinkMode.DYNAMIC,)),
+            ("b", ("scratch",), (LinkMode.STATIC,)),
+        )
+    ]
+
+    (problem,) = matrix.check(programs)
+
+    assert problem.text == "matches no variant. Correct it or leave it out."
+
+
+def test_inclusion_of_several_programs() -> None:
+    """A combination that the defaults add is left alone where a program has it already."""
+    rule = Inclusion(run="alpine", link=LinkMode.STATIC, location=HERE)
+    one, other = (
+        replace(HELLO, name=name, run=(run,), include=(rule,))
+        for name, run in (("one", "alpine"), ("other", "scratch"))
+    )
+
+    found = matrix.expand(replace(SETTINGS, programs=(one, other))).variants
+
+    assert [each.id for each in found].count(VariantId("one(alpine,static)")) == 1
+    assert "other(alpine,static)" in [each.id for each in found]
+    (problem,) = matrix.check([one])
+    assert problem.text == "one(alpine,static) is there already. Leave it out."
 
 
 def test_tag_of_libraries() -> None:
@@ -261,7 +314,7 @@ def test_expansion_is_the_product_without_what_is_excluded(
         exclude=tuple(exclude),
     )
     of = replace(SETTINGS, programs=(program,))
-    if matrix.check(program):
+    if matrix.check((program,)):
         with pytest.raises(ConfigError):
             matrix.expand(of)
         return

@@ -13,6 +13,7 @@ from nox_variants.model import (
     ImageSource,
     Libs,
     LinkMode,
+    Options,
     Recipe,
     Smoke,
     SourceKind,
@@ -122,6 +123,82 @@ def test_language_and_program_reach_the_build() -> None:
     assert plan.build.env == (("CC", "cc"),)
     assert plan.build.caches == ("/root/.cache",)
     assert not plan.build.network
+
+
+OPTIONS = Options(
+    flags=("-DA=b c", "-lm"),
+    strip=True,
+    build_env=(("CC", "gcc"), ("LC_ALL", "C")),
+    artifacts=("/out/bin/{program}", "/out/share"),
+    files=(CopiedFile("a.conf", "/etc/a"), CopiedFile("/etc/ssl", "/etc/ssl")),
+    env=(("A", "b"),),
+    user="1000",
+    labels=(("name", "hello"),),
+    entrypoint=("{artifact}", "{program}"),
+)
+
+
+def with_options(options: Options, run: str) -> Plan:
+    """Return the plan of a program with options, in a language that takes them all."""
+    commands = ("cc {flags} -o {program}", "touch {flags}")
+    recipe = Recipe(
+        link=LinkMode.STATIC,
+        image="gcc",
+        commands=commands,
+        env=(("CC", "cc"), ("D", "e")),
+        install=("install {artifact}",),
+    )
+    language = replace(C, recipes=(recipe,), strip="strip {artifact}")
+    program = replace(SETTINGS.programs[0], language=language, options=options)
+    settings = replace(SETTINGS, programs=(program,))
+    return make_plans(settings, [variant(run, LinkMode.STATIC)])[0]
+
+
+def test_options_of_the_build() -> None:
+    """Flags are quoted, symbols go last, the program's environment is over the recipe's."""
+    build = with_options(OPTIONS, "scratch").build
+
+    assert build.commands == (
+        "cc '-DA=b c' -lm -o hello-c",
+        "touch '-DA=b c' -lm",
+        "strip /out/bin/hello-c",
+    )
+    assert build.env == (("CC", "gcc"), ("D", "e"), ("LC_ALL", "C"))
+    assert build.artifacts == ("/out/bin/hello-c", "/out/share")
+    assert build.files == (f"{WORKDIR}/a.conf", "/etc/ssl")
+    assert build.outputs == (*build.artifacts, *build.files)
+
+
+def test_no_options_leave_no_trace() -> None:
+    """Without flags nothing stands in their place, and nothing is stripped."""
+    assert with_options(Options(), "scratch").build.commands == ("cc -o hello-c", "touch")
+
+
+def test_options_of_the_image() -> None:
+    """Artifacts lie at the root under their own names; words stand for what is there."""
+    run = with_options(OPTIONS, "scratch").run
+
+    assert run.files == (
+        CopiedFile("/out/bin/hello-c", "/hello-c"),
+        CopiedFile("/out/share", "/share"),
+        CopiedFile(f"{WORKDIR}/a.conf", "/etc/a"),
+        CopiedFile("/etc/ssl", "/etc/ssl"),
+    )
+    assert (run.env, run.user, run.labels) == (OPTIONS.env, "1000", OPTIONS.labels)
+    assert run.entrypoint == ("/hello-c", "hello-c")
+    assert run.cmd == ()
+    assert run.install == ("install /hello-c",)
+    assert run.has_own_stage
+
+
+def test_options_of_a_single_stage() -> None:
+    """What is in its place already is not copied; the artifact is named where it was built."""
+    run = with_options(OPTIONS, "gcc").run
+
+    assert run.files == (CopiedFile(f"{WORKDIR}/a.conf", "/etc/a"),)
+    assert run.entrypoint == ("/out/bin/hello-c", "hello-c")
+    assert run.install == ("install /out/bin/hello-c",)
+    assert run.has_own_stage
 
 
 def test_equal_stages_are_equal_values() -> None:

@@ -125,6 +125,7 @@ def test_seen() -> None:
         stop_seconds=0.5,
     )
     assert probe.seen(3.5, killed=False) == seen
+    assert probe.answered == (len(words) - 1) / 100
 
 
 def test_seen_of_a_server_that_had_to_be_killed() -> None:
@@ -149,6 +150,7 @@ def test_a_late_answer_counts_for_nothing() -> None:
     seen = probe.seen(10.5, killed=False)
     assert seen is not None
     assert (seen.status, seen.error) == (0, "no answer within 10 s")
+    assert probe.answered is None
 
 
 def test_not_listening() -> None:

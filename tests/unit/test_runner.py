@@ -218,6 +218,63 @@ def test_passed() -> None:
     )
 
 
+class Flaky(FakeEngine):
+    """An engine whose program works twice, takes longer each time, and fails from then on."""
+
+    def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
+        seen = super().smoke(image, smoke)
+        number = sum(1 for call, _ in self.calls if call == "smoke")
+        code = 0 if number < 3 else 3
+        return replace(seen, exit_code=code, startup=0.001 * number, peak_memory=1000 * number)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "verdict", "runs", "startup", "peak"),
+    [
+        (1, Verdict.WORKS, 1, 1.0, 1000),
+        (2, Verdict.WORKS, 2, 1.5, 1500),
+        (9, Verdict.FAILS, 3, 2.0, 2000),
+    ],
+)
+def test_repeated(repeat: int, verdict: Verdict, runs: int, startup: float, peak: int) -> None:
+    """A smoke run is repeated as often as is asked for; what was measured is in the record."""
+    (record,) = measure(Flaky(), repeat)
+
+    assert record.verdict is verdict
+    assert record.smoke is not None
+    assert record.smoke.exit_code == (0 if verdict is Verdict.WORKS else 3)
+    assert (record.smoke.runs, record.smoke.startup_ms, record.smoke.peak_memory) == (
+        runs,
+        pytest.approx(startup),
+        peak,
+    )
+
+
+def test_cancelled_between_runs() -> None:
+    """No run follows one during which everything was cancelled, and there is no verdict."""
+
+    class Cancelling(FakeEngine):
+        def smoke(self, image: VariantImage, smoke: Smoke) -> Observation:
+            seen = super().smoke(image, smoke)
+            self.cancel()
+            return seen
+
+    engine = Cancelling()
+    (record,) = measure(engine, 9)
+
+    assert (record.outcome, record.verdict, record.reason) == (Outcome.ERROR, None, "cancelled")
+    assert [call for call, _ in engine.calls].count("smoke") == 2
+
+
+def measure(engine: FakeEngine, repeat: int) -> tuple[Record, ...]:
+    """Run a variant whose smoke run is repeated."""
+    plans = [
+        replace(plan, smoke=replace(plan.smoke, repeat=repeat))
+        for plan in make_plans(SETTINGS, [STATIC])
+    ]
+    return runner.run(plans, engine, CONTEXT, Watcher(), jobs=1)
+
+
 def test_linkage_is_recorded() -> None:
     """The record says how the artifact is linked, and what it needs."""
     (record,) = run(FakeEngine(), DYNAMIC)

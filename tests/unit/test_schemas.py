@@ -76,3 +76,25 @@ def test_schema_command_prints_what_is_shipped(
 
     shipped = (resources.files("nox_variants.schemas") / FILES[what]).read_text("utf-8")
     assert capsys.readouterr().out == shipped
+
+
+ONE = {"language": "c", "source": "a", "run": "gcc"}
+
+
+@pytest.mark.parametrize(
+    ("defaults", "program", "fits"),
+    [
+        (None, ONE, True),
+        (None, {"language": "c", "source": "a"}, False),
+        ({"run": "gcc"}, {"language": "c", "source": "a"}, True),
+        ({"run": "gcc"}, {"language": "c"}, False),
+        (ONE, {}, True),
+        ({"runs": "gcc"}, ONE, False),
+    ],
+)
+def test_defaults(defaults: dict[str, str] | None, program: dict[str, str], fits: bool) -> None:  # noqa: FBT001  # a row
+    """An editor asks for what neither the program nor the defaults of the file say."""
+    file = {"version": 1, "programs": {"a": program}}
+    file |= {"defaults": defaults} if defaults else {}
+
+    assert jsonschema.Draft202012Validator(schema()).is_valid(file) is fits

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nox_variants.sandbox import seccomp
 
-ALLOWED, REFUSED, PRETENDED = 0x7FFF0000, 0x00050001, 0x00050000
+ALLOWED, REFUSED, PRETENDED, ASKED = 0x7FFF0000, 0x00050001, 0x00050000, 0x7FC00000
 
 X86_64, I386, AARCH64, ARM, RISCV64, S390X = (
     0xC000003E,
@@ -35,11 +35,21 @@ KEYS = ("add_key", "request_key", "keyctl")
 SET_PDEATHSIG, GET_PDEATHSIG, KILL, TERM = 1, 2, 9, 15
 
 
-def run(machine: int, number: int, *arguments: int) -> int:
-    """Return what the program says to a call (linux/seccomp.h, struct seccomp_data)."""
+EXITS = {
+    X86_64: (60, 231),
+    I386: (1, 252),
+    AARCH64: (93, 94),
+    ARM: (1, 248),
+    RISCV64: (93, 94),
+}
+"""exit and exit_group."""
+
+
+def run(machine: int, number: int, *arguments: int, program: bytes | None = None) -> int:
+    """Return what a program says to a call (linux/seccomp.h, struct seccomp_data)."""
     filled = [*arguments, *(0 for _ in range(6 - len(arguments)))]
     data = struct.pack("=IIQ6Q", number, machine, 0, *filled)
-    code = list(struct.iter_unpack("=HBBI", seccomp.program()))
+    code = list(struct.iter_unpack("=HBBI", program or seccomp.program()))
     at = value = 0
     while True:
         kind, true, false, operand = code[at]
@@ -107,3 +117,18 @@ def test_all_else_is_allowed(machine: int, number: int, first: int, second: int)
     expected = REFUSED if name in KEYS else PRETENDED if stopped else ALLOWED
 
     assert run(machine, number, first, second) == expected
+
+
+@pytest.mark.parametrize("machine", EXITS)
+def test_exits(machine: int) -> None:
+    """The end of a process is asked about, that of a thread is not, nor is anything else."""
+    thread, process = EXITS[machine]
+
+    assert run(machine, process, program=seccomp.exits()) == ASKED
+    assert run(machine, thread, program=seccomp.exits()) == ALLOWED
+    assert run(S390X, process, program=seccomp.exits()) == ALLOWED
+
+
+def test_exits_of_x32() -> None:
+    """An x32 program's exit is one like any other."""
+    assert run(X86_64, X32 | EXITS[X86_64][1], program=seccomp.exits()) == ASKED

@@ -42,7 +42,7 @@ def source(project: Path) -> Path:
 @pytest.fixture
 def take(project: Path, home: Path) -> Callable[[], Snapshot]:
     """Takes a snapshot of the source folder, as a run of its own."""
-    return lambda: Sources(Store(home), root=project).snapshot(project / "hello")
+    return lambda: Sources(Store(home), roots=(project,)).snapshot(project / "hello")
 
 
 def names(snapshot: Snapshot) -> list[str]:
@@ -104,12 +104,12 @@ def test_umask_does_not_count(source: Path, take: Callable[[], Snapshot]) -> Non
 
 def test_folder_is_read_once(source: Path, project: Path, home: Path) -> None:
     """One run builds from one snapshot, also when the source changes meanwhile."""
-    sources = Sources(Store(home), root=project)
+    sources = Sources(Store(home), roots=(project,))
     first = sources.snapshot(source)
     write(source, new="text")
 
     assert sources.snapshot(source) is first
-    assert Sources(Store(home), root=project).snapshot(source).digest != first.digest
+    assert Sources(Store(home), roots=(project,)).snapshot(source).digest != first.digest
 
 
 def test_digest_is_known(take: Callable[[], Snapshot]) -> None:
@@ -347,7 +347,7 @@ def test_source_changes_while_it_is_taken(
 def refused(project: Path, home: Path, name: str) -> str:
     """Return how a source of the project is refused."""
     with pytest.raises(SourceError) as raised:
-        Sources(Store(home), root=project).snapshot(project / name)
+        Sources(Store(home), roots=(project,)).snapshot(project / name)
     return str(raised.value)
 
 
@@ -437,7 +437,7 @@ def test_link_inside_the_project(project: Path, home: Path, target: str) -> None
     (project / "sub").mkdir()
     (project / "link").symlink_to(target)
 
-    assert names(Sources(Store(home), root=project).snapshot(project / "link")) == ["hello.c"]
+    assert names(Sources(Store(home), roots=(project,)).snapshot(project / "link")) == ["hello.c"]
 
 
 def test_project_behind_a_link(project: Path, home: Path) -> None:
@@ -445,7 +445,7 @@ def test_project_behind_a_link(project: Path, home: Path) -> None:
     (project.parent / "link").symlink_to(project)
     root = project.parent / "link"
 
-    assert names(Sources(Store(home), root=root).snapshot(root / "hello")) == ["hello.c"]
+    assert names(Sources(Store(home), roots=(root,)).snapshot(root / "hello")) == ["hello.c"]
 
 
 def test_any_folder_without_a_project(project: Path, home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.console import Console
 from nox_variants.reports import table
 from nox_variants.results import Outcome, Sizes
 from records import FULL, SKIPPED
+
+if TYPE_CHECKING:
+    from nox_variants.record import Record
 
 BASELINE = replace(
     FULL,
@@ -67,6 +71,8 @@ def test_row_of_a_skipped_variant_is_empty() -> None:
         factor="",
         build="",
         smoke="",
+        startup="",
+        memory="",
         verdict="",
         cause="",
         outcome=Outcome.SKIPPED,
@@ -123,3 +129,39 @@ def test_layouts(columns: tuple[str, ...]) -> None:
 
     assert [column.header for column in made.columns] == list(columns)
     assert made.row_count == 2
+
+
+def measured(startup_ms: float | None, peak_memory: int | None, runs: int = 5) -> Record:
+    """Return the record of a smoke run that was repeated."""
+    assert FULL.smoke is not None
+    smoke = replace(FULL.smoke, runs=runs, startup_ms=startup_ms, peak_memory=peak_memory)
+    return replace(FULL, smoke=smoke)
+
+
+@pytest.mark.parametrize(
+    ("record", "texts"),
+    [
+        (measured(0.9312, 716_800), ("0.931 ms", "717 kB")),
+        (measured(12.34, None), ("12.3 ms", "")),
+        (measured(1234.5, 53_000_000), ("1.23 s", "53 MB")),
+        (measured(None, None), ("", "")),
+        (measured(0.9312, None, runs=1), ("", "")),
+        (SKIPPED, ("", "")),
+    ],
+)
+def test_what_was_measured(record: Record, texts: tuple[str, str]) -> None:
+    """Start-up time and peak memory of repeated runs are shown, as far as they are known."""
+    (row,) = table.rows([record])
+
+    assert (row.startup, row.memory) == texts
+
+
+def test_columns_of_what_was_measured() -> None:
+    """There are columns for it when some variant has it; the narrowest table does without."""
+    assert table.layouts([FULL, SKIPPED, measured(1.0, None, runs=1)]) == table.LAYOUTS
+    assert table.layouts([FULL, measured(1.0, None)]) == (
+        (*table.LAYOUTS[0][:7], "startup", "memory", "verdict", "cause", "outcome"),
+        (*table.LAYOUTS[1][:5], "startup", "memory", "verdict", "cause", "outcome"),
+        ("variant", "content", "factor", "startup", "memory", "result"),
+        table.LAYOUTS[2],
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nox_variants.sandbox.watchdog import PAGE, Usage, kill, usage
+from nox_variants.sandbox.watchdog import PAGE, Usage, kill, peak, peaks, usage
 from ordinary import ordinary_user
 
 KB = 1024
@@ -177,3 +177,19 @@ def test_kill(tmp_path: Path) -> None:
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
+
+
+def test_peaks(tmp_path: Path) -> None:
+    """The most that a process has had is read from its status; what is over has none."""
+    for number, text in ((1, "VmPeak:\t 9 kB\nVmHWM:\t     704 kB\n"), (2, "VmHWM:\t 80 kB\n")):
+        status = process(tmp_path, number) / "status"
+        status.write_text(f"Name:\tVmHWM: 1 kB\n{text}", encoding="utf-8")
+    (process(tmp_path, 3) / "status").write_text("Name:\tzombie\n", encoding="utf-8")
+
+    assert [peak(f"{tmp_path}/{number}") for number in (1, 2, 3, 4)] == [704 * KB, 80 * KB, 0, 0]
+    assert peaks(str(tmp_path)) == 704 * KB
+
+
+def test_peak_of_this_process() -> None:
+    """A process has had some memory."""
+    assert peak("/proc/self") > KB

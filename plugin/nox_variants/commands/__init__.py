@@ -20,16 +20,13 @@ DEFAULT_FILE = Path("variants.yaml")
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    """Return the settings of the file that the command line names.
+    """Return the settings of the files that the command line names.
 
     Raises:
-        ConfigError: The file is wrong.
-        UsageError: More than one file is named.
+        ConfigError: A file is wrong.
     """
     from nox_variants import config  # noqa: PLC0415  # 100 ms that --help does without
 
-    if len(args.file) > 1:
-        raise UsageError("--file: more than one file is given", hint="Name one file at a time.")
     return config.load(*args.file or (DEFAULT_FILE,))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nox_variants.commands import DEFAULT_FILE
@@ -34,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
     from nox_variants.invocation import FOLDER  # noqa: PLC0415
     from nox_variants.store import default_home  # noqa: PLC0415
 
-    file = (args.file or [DEFAULT_FILE])[-1]
+    folders = [file.absolute().parent for file in args.file or (DEFAULT_FILE,)]
     checks = checkup.everything(
         os.environ,
         home=default_home(os.environ),
-        project=file.absolute().parent / FOLDER,
+        project=Path(os.path.commonpath(folders), FOLDER),
         offline=args.offline,
         verify=args.verify,
     )

@@ -187,7 +187,7 @@ def _contexts(
 
         contexts = Contexts(
             images,
-            Sources(store, root=settings.root),
+            Sources(store, roots=settings.roots),
             policy=options.images,
             epoch=invocation.source_date_epoch(os.environ),
             buildkit=not args.classic,

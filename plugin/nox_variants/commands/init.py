@@ -100,6 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the files, and say what was written and what to do next."""
+    if len(args.file) > 1:
+        raise UsageError("--file: more than one file is given", hint="It writes one.")
     folder = Path.cwd()
     file = folder / (args.file[0] if args.file else DEFAULT_FILE)
     files = plan(folder, find(folder, args.program), file.name)

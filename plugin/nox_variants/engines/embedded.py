@@ -55,7 +55,7 @@ class EmbeddedEngine:
     Args:
         store: Where everything is kept.
         images: Gives run and build images.
-        root: The folder of ``variants.yaml``: no source leads out of it.
+        roots: The folders of the project's files: no source leads out of its own.
         output: The project's folder, for layouts.
         use_cache: Whether builds of earlier runs are good.
         epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
@@ -68,7 +68,7 @@ class EmbeddedEngine:
         *,
         store: Store,
         images: Images,
-        root: Path,
+        roots: tuple[Path, ...],
         output: Path,
         use_cache: bool,
         epoch: int,
@@ -78,7 +78,7 @@ class EmbeddedEngine:
         self._store = store
         self._images = images
         self._cancelled = cancelled
-        self._sources = Sources(store, root=root)
+        self._sources = Sources(store, roots=roots)
         self._compiler = Compiler(
             store=store, epoch=epoch, platform=host, use_cache=use_cache, cancelled=cancelled
         )

@@ -303,7 +303,8 @@ def _smoke(smoke: Smoke) -> Iterator[str]:
     if smoke.matches is not None:
         yield f"prints what {quote(smoke.matches)} matches"
     limits = f"{smoke.timeout:g} s, {table.size(smoke.memory)} of memory"
-    yield f"within {limits}, {smoke.processes} processes"
+    times = f", {smoke.repeat} times" if smoke.repeat > 1 else ""
+    yield f"within {limits}, {smoke.processes} processes{times}"
 
 
 def _expected(expected: Expected) -> str:
@@ -460,15 +461,18 @@ def _last(last: Record | None) -> Iterator[str]:
     engine = f", {last.engine.name} {last.engine.version}" if last.engine else ""
     yield from _row("when", f"{last.started_at}{engine}")
     if last.smoke:
-        yield from _seen(last.smoke)
+        yield from _seen(last, last.smoke)
 
 
-def _seen(smoke: SmokeSeen) -> Iterator[str]:
+def _seen(last: Record, smoke: SmokeSeen) -> Iterator[str]:
     yield from _row("exit code", "" if smoke.exit_code is None else str(smoke.exit_code))
     for name, output in (("stdout", smoke.stdout), ("stderr", smoke.stderr)):
         lines = output.rstrip().splitlines()[-_LAST_LINES:]
         if lines:
             yield from _row(name, *lines)
+    for name, text in zip(("start-up", "peak memory"), table.measured(last), strict=True):
+        if text:
+            yield from _row(name, f"{text}, the median of {smoke.runs} runs")
 
 
 def _remedies(known: Explanation) -> Iterator[str]:

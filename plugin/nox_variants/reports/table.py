@@ -28,7 +28,11 @@ LAYOUTS = (
 )
 """Columns of the table, from all of them to those that 80 characters hold."""
 
-_NUMBERS = {"binary", "content", "factor", "build", "smoke"}
+MEASURED = ("startup", "memory")
+"""Columns of what smoke runs are repeated for, before what came of them."""
+
+_RESULTS = ("verdict", "result")
+_NUMBERS = {"binary", "content", "factor", "build", "smoke", *MEASURED}
 _COLOURED = {"outcome", "result"}
 _STYLES = {
     Outcome.PASSED: "green",
@@ -51,6 +55,8 @@ class Row:
     factor: str
     build: str
     smoke: str
+    startup: str
+    memory: str
     verdict: str
     cause: str
     outcome: Outcome
@@ -76,6 +82,19 @@ def duration(seconds: float) -> str:
     if seconds < 0.0995:  # noqa: PLR2004
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"  # noqa: PLR2004
+
+
+def measured(record: Record) -> tuple[str, str]:
+    """Return start-up time and peak memory of a smoke run that was repeated, as far as known."""
+    if record.smoke is None or record.smoke.runs == 1:
+        return "", ""
+    startup, memory = record.smoke.startup_ms, record.smoke.peak_memory
+    return "" if startup is None else _milliseconds(startup), "" if memory is None else size(memory)
+
+
+def _milliseconds(number: float) -> str:
+    """Return a time with three digits: ``0.931 ms``, ``12.3 ms``, ``1.23 s``."""
+    return f"{number:.3g} ms" if number < 999.5 else duration(number / 1000)  # noqa: PLR2004
 
 
 def content(record: Record) -> str:
@@ -110,6 +129,7 @@ def _baselines(records: Iterable[Record]) -> dict[str, int]:
 
 def _row(record: Record, baseline: int | None) -> Row:
     sizes, seconds = record.sizes, record.seconds
+    startup, memory = measured(record)
     return Row(
         variant=record.variant,
         linkage=record.linkage.actual.value if record.linkage else "",
@@ -118,6 +138,8 @@ def _row(record: Record, baseline: int | None) -> Row:
         factor=_factor(baseline / sizes.content) if sizes and baseline and sizes.content else "",
         build=_build_time(record),
         smoke="" if seconds.smoke is None else duration(seconds.smoke),
+        startup=startup,
+        memory=memory,
         verdict=record.verdict.value if record.verdict else "",
         cause=record.cause.value if record.cause else "",
         outcome=record.outcome,
@@ -169,12 +191,24 @@ def notes(records: Iterable[Record]) -> tuple[tuple[Outcome, str, tuple[str, ...
     return tuple((outcome, text, tuple(ids)) for (outcome, text), ids in found.items())
 
 
+def layouts(records: Iterable[Record]) -> tuple[tuple[str, ...], ...]:
+    """Return columns for some records: :data:`LAYOUTS`, the first ones with what was measured."""
+    if not any(any(measured(record)) for record in records):
+        return LAYOUTS
+    return (*map(_with_measured, LAYOUTS), LAYOUTS[-1])
+
+
+def _with_measured(columns: tuple[str, ...]) -> tuple[str, ...]:
+    at = next(place for place, name in enumerate(columns) if name in _RESULTS)
+    return (*columns[:at], *MEASURED, *columns[at:])
+
+
 def table(records: Sequence[Record], columns: Sequence[str] = LAYOUTS[0]) -> Table:
     """Return the table for a terminal.
 
     Args:
         records: In the order of the rows.
-        columns: Names of :class:`Row`'s fields: one of :data:`LAYOUTS`.
+        columns: Names of :class:`Row`'s fields: one of :func:`layouts`.
     """
     from rich.table import Table  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
     from rich.text import Text  # noqa: PLC0415

@@ -133,6 +133,7 @@ class Probe:
     Attributes:
         ready: Whether their ports are open.
         distrusted: Whether a TLS client refused the server's certificate.
+        answered: When the program answered; None as long as it has not.
         failed: Whether they have failed.
         words: What else they said last: why they did.
     """
@@ -141,6 +142,7 @@ class Probe:
         self._service = smoke.service
         self._timeout = smoke.timeout
         self.ready = self.distrusted = self.failed = False
+        self.answered: float | None = None
         self.words = ""
         self._rest = b""
         self._listened = self._stopping = -1.0
@@ -168,6 +170,8 @@ class Probe:
         elif event == "listens":
             self._listened = now
         elif event == "answer":
+            if not self._answer and said.get("status"):
+                self.answered = now
             self._answer = self._answer or said
         elif event == "distrusted":
             self.distrusted = True

@@ -7,6 +7,7 @@ processes, output and file size that hold for root as well.
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ from nox_variants.sandbox.bubblewrap import (
     stream,
 )
 from nox_variants.sandbox.companion import Companion
+from nox_variants.sandbox.exits import Exits
 from nox_variants.sandbox.probes import Probe, not_started
 
 if TYPE_CHECKING:
@@ -152,6 +154,9 @@ class _Sandbox:
         self._sizes = {"stdout": 0, "stderr": 0}
         self._timed_out = self._out_of_memory = self._process_limit = False
         self._killed_at = self._next_look = 0.0
+        self._startup: float | None = None
+        self._exits: Exits | None = None
+        self._together = self._at_kill = 0
         self._proc = ""
         status_read, status_write = os.pipe()
         block_read, self._block = os.pipe()
@@ -164,22 +169,19 @@ class _Sandbox:
                 path: stack.enter_context(memory_file(data)).fileno()
                 for path, data in program.files
             }
+            start_it = functools.partial(
+                start,
+                _flags(program, account, files, status=status_write, block=block_read, calls=calls),
+                stdin=subprocess.DEVNULL
+                if stdin is None
+                else stack.enter_context(memory_file(stdin.encode())),
+                stderr=subprocess.PIPE,
+                pass_fds=(status_write, block_read, calls, *files.values()),
+            )
+            if smoke.repeat > 1:
+                self._exits = stack.enter_context(Exits(start_it))
             self._process = stack.enter_context(
-                start(
-                    _flags(
-                        program,
-                        account,
-                        files,
-                        status=status_write,
-                        block=block_read,
-                        calls=calls,
-                    ),
-                    stdin=subprocess.DEVNULL
-                    if stdin is None
-                    else stack.enter_context(memory_file(stdin.encode())),
-                    stderr=subprocess.PIPE,
-                    pass_fds=(status_write, block_read, calls, *files.values()),
-                )
+                start_it() if self._exits is None else self._exits.process
             )
         finally:
             os.close(status_write)
@@ -265,9 +267,13 @@ class _Sandbox:
         poller = select.poll()
         for descriptor in (*files, *self._said_by_fixtures()):
             poller.register(descriptor, select.POLLIN)
+        poller.register(self._pidfd, select.POLLIN)
         while files:
             for descriptor, _ in poller.poll(TICK * 1000):
-                if descriptor not in files:
+                if descriptor == self._pidfd:
+                    self._startup = time.monotonic() - self._begin
+                    poller.unregister(descriptor)
+                elif descriptor not in files:
                     self._hear()
                 elif not self._read(descriptor, files[descriptor]):
                     poller.unregister(descriptor)
@@ -308,9 +314,10 @@ class _Sandbox:
                 self._process.kill()
 
     def _judge(self, now: float, cancelled: threading.Event) -> None:
-        used = watchdog.usage(
-            self._proc, memory=self._smoke.memory, processes=self._smoke.processes
-        )
+        closer = self._smoke.memory if self._exits is None else self._together
+        used = watchdog.usage(self._proc, memory=closer, processes=self._smoke.processes)
+        if used.processes > 1:  # a single one may still be bwrap; its exit says more
+            self._together = max(self._together, used.memory)
         due = self._probe.due(now - self._begin)
         if due is signal.SIGTERM:
             with suppress(ProcessLookupError):
@@ -322,6 +329,7 @@ class _Sandbox:
         stop = due is signal.SIGKILL or cancelled.is_set()
         if stop or self._timed_out or self._out_of_memory or self._process_limit:
             self._killed_at = now
+            self._at_kill = 0 if self._exits is None else watchdog.peaks(self._proc)
 
     def _kill(self) -> None:
         """Kill everything in the sandbox; the outer bwrap is left to see it, and ends."""
@@ -355,9 +363,25 @@ class _Sandbox:
             out_of_memory=self._out_of_memory,
             process_limit=self._process_limit,
             seconds=self._seconds,
+            startup=self._started_up(),
+            peak_memory=self._peak_memory(),
             service=self._probe.seen(self._seconds, killed=bool(self._killed_at)),
             distrusted=self._probe.distrusted,
         )
+
+    def _started_up(self) -> float | None:
+        if self._smoke.service is not None:
+            return self._probe.answered
+        if self._killed_at or self._startup is None:
+            return None
+        return self._startup - (self._exits.held(self._inner) if self._exits else 0.0)
+
+    def _peak_memory(self) -> int | None:
+        """Return the most memory of one process, or of several at one look, where that is known."""
+        exits = self._exits
+        if exits is None or not (self._at_kill or exits.saw(self._inner)):
+            return None
+        return max(self._at_kill, exits.peak(), self._together)
 
     def _not_started(self) -> Observation:
         """Return the observation of a failed exec, or raise when the sandbox itself failed."""

@@ -13,7 +13,7 @@ import struct
 
 _LOAD, _AND, _EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06  # linux/bpf_common.h
 _NUMBER, _MACHINE, _ARGUMENTS = 0, 4, (16, 24)  # struct seccomp_data, low words
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_ALLOW, _ASK, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
 _NOT_X32 = 0xBFFFFFFF
 """An x32 call on x86_64 has the same number, and this bit."""
 
@@ -27,6 +27,22 @@ _CALLS = {
     0xC00000F3: (167, 217, 218, 219),  # riscv64
 }
 """AUDIT_ARCH (linux/audit.h) to the numbers of prctl, add_key, request_key, keyctl."""
+
+_EXIT_GROUP = {0xC000003E: 231, 0x40000003: 252, 0xC00000B7: 94, 0x40000028: 248, 0xC00000F3: 94}
+"""AUDIT_ARCH to the number of exit_group."""
+
+INSTRUCTION = 8
+"""Bytes of one instruction."""
+
+
+def exits() -> bytes:
+    """Return a filter that lets exit_group(2) wait for an answer, and all else pass."""
+    parts = []
+    for machine, number in _EXIT_GROUP.items():
+        body = [_op(_LOAD, _NUMBER), _op(_AND, _NOT_X32), _op(_EQUAL, number, 0, 1)]
+        body += [_op(_RETURN, _ASK), _op(_RETURN, _ALLOW)]
+        parts += [_op(_LOAD, _MACHINE), _op(_EQUAL, machine, 0, len(body)), *body]
+    return b"".join([*parts, _op(_RETURN, _ALLOW)])
 
 
 def program() -> bytes:

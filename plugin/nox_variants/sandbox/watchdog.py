@@ -25,6 +25,7 @@ _THREADS, _RESIDENT = 17, 21
 """Fields of /proc/PID/stat, counted from the state, the first one after the name (proc(5))."""
 
 _SHARES = (b"Pss_Anon:", b"Pss_Shmem:")
+_PEAK = b"\nVmHWM:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,24 @@ def usage(proc: str, *, memory: int, processes: int) -> Usage:
     if taken > memory:
         taken = sum(_share(f"{proc}/{name}", most) for name, most in resident.items())
     return Usage(taken, count)
+
+
+def peaks(proc: str) -> int:
+    """Return the most resident memory that one of a sandbox's processes has had so far.
+
+    Args:
+        proc: The sandbox's own /proc.
+    """
+    return max((peak(f"{proc}/{name}") for name in _processes(proc)), default=0)
+
+
+def peak(folder: str) -> int:
+    """Return the most resident memory that a process has had so far, in bytes; 0 when it is over.
+
+    It counts from the process's last exec(2): VmHWM (proc_pid_status(5)).
+    """
+    _, found, rest = _read(f"{folder}/status").partition(_PEAK)
+    return int(rest.split(maxsplit=1)[0]) * 1024 if found else 0
 
 
 def kill(proc: str) -> None:

@@ -126,6 +126,8 @@ def observe(
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
+    if cancelled.is_set():
+        raise DaemonError("cancelled")
     made: list[Container | Image] = []
     with explained(f"running {run.cmd[0]}"):
         try:
@@ -208,6 +210,7 @@ class _Watch:
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._truncated = self._timed_out = self._process_limit = self._killed = False
         self._seconds = 0.0
+        self._late = 0.0
         self._service: ServiceSeen | None = None
 
     def observe(self, cancelled: threading.Event) -> Observation:
@@ -234,18 +237,18 @@ class _Watch:
         reader.join(GRACE)
         if self._beside is not None:
             self._beside.finish()
-        self._service = self._served(end - begin, running - begin)
+        self._late = running - begin
+        self._service = self._served(end - begin)
         return self._seen(self._container.attrs["State"])
 
-    def _served(self, end: float, late: float) -> ServiceSeen | None:
+    def _served(self, end: float) -> ServiceSeen | None:
         """Return what was seen of a server.
 
         Args:
             end: Seconds from the container's start to its end.
-            late: Seconds that the start took the daemon.
         """
         seen = self._probe.seen(end, killed=self._killed)
-        return seen and replace(seen, seconds=max(0.0, seen.seconds - late))
+        return seen and replace(seen, seconds=max(0.0, seen.seconds - self._late))
 
     def _not_started(self, words: str) -> Observation:
         return Observation(started=False, exec_error=words, service=not_started(self._smoke))
@@ -383,9 +386,17 @@ class _Watch:
             process_limit=self._process_limit,
             # A short run may end before the daemon notes that it began.
             seconds=_seconds(state) or self._seconds,
+            startup=self._startup(state, stopped=stopped),
             service=self._service,
             distrusted=self._probe.distrusted,
         )
+
+    def _startup(self, state: dict[str, Any], *, stopped: bool) -> float | None:
+        """Return how long it took a server to answer, or a program to end; None where unseen."""
+        if self._smoke.service is None:
+            return None if stopped else _seconds(state) or None
+        answered = self._probe.answered
+        return None if answered is None else max(0.0, answered - self._late) or None
 
 
 def _signal(code: int | None) -> int | None:

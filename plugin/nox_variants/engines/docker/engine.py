@@ -86,7 +86,7 @@ class DockerEngine:
         store: Where artifacts and stand-ins are kept.
         images: Gives stand-ins.
         helper: An image with Python, for what smoke runs bring.
-        root: The folder of ``variants.yaml``: no source leads out of it.
+        roots: The folders of the project's files: no source leads out of its own.
         output: The project's folder, for the Dockerfiles of the last run.
         use_cache: Whether images and builds of earlier runs are good.
         epoch: ``SOURCE_DATE_EPOCH``, in seconds since 1970.
@@ -103,7 +103,7 @@ class DockerEngine:
         store: Store,
         images: Images,
         helper: Image,
-        root: Path,
+        roots: tuple[Path, ...],
         output: Path,
         use_cache: bool,
         epoch: int,
@@ -122,7 +122,7 @@ class DockerEngine:
         self._host = host
         self._revision = revision
         self._cancelled = cancelled
-        self._sources = Sources(store, root=root)
+        self._sources = Sources(store, roots=roots)
         self._builds = Builds(
             store=store,
             engine=f"{daemon.info.name} {daemon.id}",

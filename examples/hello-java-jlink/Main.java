@@ -1,5 +1,0 @@
-public class Main {
-    public static void main(String[] arguments) {
-        System.out.println("Hello, world!");
-    }
-}
