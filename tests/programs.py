@@ -436,7 +436,9 @@ def compile_others(home: Path, project: Path, folder: Path) -> None:
             image=images[recipe.image],
             source=project / source,
             workdir="/src",
-            commands=tuple(line.replace("{program}", name) for line in recipe.commands),
+            commands=tuple(
+                line.replace("{program}", name).replace("{flags}", "") for line in recipe.commands
+            ),
             env=recipe.env,
             caches=language.caches,
             artifacts=(language.artifact.replace("{program}", name),),

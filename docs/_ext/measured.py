@@ -19,7 +19,33 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS = ("variant", "linkage", "binary", "content", "factor", "verdict", "cause", "outcome")
-_NUMBERS = {"binary", "content", "factor"}
+ARTICLES = {
+    "hello-c(gcc,dynamic)": "1.14 GB",
+    "hello-c(ubuntu,dynamic)": "64.2 MB",
+    "hello-c(alpine,static)": "6.5 MB",
+    "hello-c(alpine,dynamic,alpine-gcc)": "5.6 MB",
+    "hello-c(scratch,static)": "940 kB",
+    "hello-c(scratch,musl)": "94 kB",
+    "hello-go(golang,dynamic)": "805 MB",
+    "hello-go(ubuntu,dynamic)": "66.2 MB",
+    "hello-go(alpine,dynamic,golang:alpine)": "7.6 MB",
+    "hello-go(scratch,dynamic)": "2 MB",
+    "hello-java(jdk,dynamic)": "643 MB",
+    "hello-java-jlink(ubuntu,dynamic)": "106 MB",
+    "hello-java-jlink(alpine,dynamic,jdk:alpine)": "47 MB",
+    "pyds(python,dynamic)": "1.26 GB",
+    "pyds(python:slim,dynamic,python:slim)": "407 MB",
+    "pyds(python:alpine-build,dynamic,python:alpine-build)": "523 MB",
+    "pyds(python:alpine,dynamic,python:alpine-build)": "517 MB",
+    "whatsmyip(golang,dynamic)": "810 MB",
+    "whatsmyip(ubuntu,dynamic)": "71.2 MB",
+    "whatsmyip(alpine,dynamic,golang:alpine)": "12.6 MB",
+    "whatsmyip(busybox:glibc,dynamic)": "12.2 MB",
+    "whatsmyip(scratch,static)": "7 MB",
+}
+"""What the articles said of a variant of examples/series in 2020: the size of its image."""
+
+_NUMBERS = {"binary", "content", "factor", "in 2020"}
 _BLOCK = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
 
@@ -54,10 +80,14 @@ def filled(page: str, records: Sequence[Record]) -> str:
 
 
 def _rows(records: Sequence[Record]) -> str:
-    lines: list[Sequence[str]] = [COLUMNS]
-    lines += [["--:" if name in _NUMBERS else "---" for name in COLUMNS]]
+    heads = [*COLUMNS, "in 2020"]
+    lines: list[Sequence[str]] = [heads, ["--:" if name in _NUMBERS else "---" for name in heads]]
     lines += [
-        [f"`{row.variant}`", *(str(getattr(row, name)) for name in COLUMNS[1:])]
+        [
+            f"`{row.variant}`",
+            *(str(getattr(row, name)) for name in COLUMNS[1:]),
+            ARTICLES.get(row.variant, ""),
+        ]
         for row in table.rows(records)
     ]
     return "\n".join(f"| {' | '.join(cells).replace('*', chr(92) + '*')} |" for cells in lines)

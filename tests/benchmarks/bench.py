@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import resource
 import shutil
@@ -18,10 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share with tests
 
 from docker_side import DockerSide
+from projects import REPOSITORY
 
 Work = Callable[[], object]
 
@@ -113,6 +116,12 @@ class Ours:
     def matrix(self) -> None:
         """Run the whole matrix."""
         self.run("-s", "matrix")
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records of the last run that kept them."""
+        text = (self.folder / "records.json").read_text(encoding="utf-8")
+        records: list[dict[str, Any]] = json.loads(text)["records"]
+        return records
 
     def forget_builds(self) -> None:
         """Leave only the prepared images in the store: what a first compile finds."""
@@ -301,6 +310,47 @@ def measure_scale(work: Path, home: Path) -> None:
     )
 
 
+def measure_project(work: Path, home: Path) -> None:
+    """The project's own matrix: cold against its compiles one by one, and warm."""
+    ours = Ours(work / "own", home)
+    ours.folder.mkdir()
+    (ours.folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
+    shutil.copy(REPOSITORY / "variants.yaml", ours.folder)
+    shutil.copytree(REPOSITORY / "examples", ours.folder / "examples")
+    ours.matrix()
+    compiles, cold = [], []
+    for _ in range(ROUNDS):
+        ours.forget_builds()
+        compiles.append(compile_times(ours))
+        ours.forget_builds()
+        time.sleep(SETTLED)
+        cold.append(seconds(ours.matrix))
+    alone, together = statistics.median(compiles), statistics.median(cold)
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{'the project, cold':<34} {together:8.2f} s  against {alone:8.2f} s of compiles one by"
+        f" one on {cores} cores: {together / (alone / cores):6.2f} times (at most 1.3)",
+        flush=True,
+    )
+    (warm,) = medians((ours.matrix, nothing))
+    count = len(ours.records())
+    print(
+        f"{'the project, warm':<34} {warm:8.2f} s  for {count} variants"
+        f" (under {3 + 0.015 * count:.2f})",
+        flush=True,
+    )
+
+
+def compile_times(ours: Ours) -> float:
+    """Return the sum of all compiles' wall times when nothing else runs beside them."""
+    ours.run("-s", "matrix", "--", "--jobs", "1", "--json", "records.json")
+    stages = {
+        (record["program"], record["build_image"], record["link"]): record["seconds"]["build"]
+        for record in ours.records()
+    }
+    return sum(filter(None, stages.values()))
+
+
 def main() -> None:
     """Measure what is asked for, or all."""
     parts = {
@@ -309,6 +359,7 @@ def main() -> None:
         "pulling": compare_pulling,
         "listing": compare_listing,
         "scale": measure_scale,
+        "project": measure_project,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure")

@@ -40,6 +40,7 @@ CAUSES = {
     "shell": Cause.MISSING_SHELL,
     "shebang": Cause.BAD_SHEBANG,
     "exec": Cause.NOT_EXECUTABLE,
+    "runner": Cause.MISSING_INTERPRETER,
     "zones": Cause.MISSING_TIMEZONE_DATA,
     "user": Cause.MISSING_USER,
     "class": Cause.CLASS_VERSION,
@@ -115,7 +116,7 @@ zone-musl          zones   zones   zones   zones   zones   zones   zones
 go-static          ok      ok      ok      ok      ok      ok      ok
 go-cgo             loader  loader  loader  ok      ok      libc    libc
 rust-dynamic       loader  loader  loader  library ok      library libc
-java               exec    exec    exec    exec    exec    exec    exec
+java               runner  runner  runner  runner  runner  runner  runner
 """
 
 SPECIAL = """
