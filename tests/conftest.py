@@ -104,6 +104,11 @@ def podman_service() -> Iterator[daemons.Service]:
 
 @pytest.fixture(scope="session")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that all end-to-end tests share, so that images are prepared once."""
+    """A store that all end-to-end tests share, in all workers, so that images are prepared once."""
     kept = os.environ.get("VARIANTS_TEST_HOME")
-    return Path(kept) if kept else tmp_path_factory.mktemp("home")
+    if kept:
+        return Path(kept)
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-home"
+    home.mkdir(exist_ok=True)
+    return home

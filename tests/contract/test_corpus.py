@@ -185,6 +185,7 @@ for-text busybox, shell-form scratch, user-static scratch, zone-musl busybox, us
 use conf-only, musl-use musl-path, env-python python-dynamic, java java, java-newer java
 c-dynamic loader-foreign, c-dynamic loader-text, library scratch, six-scripts busybox
 five-scripts busybox, env-python python-locked, env-python no-libc, musl-foreign alpine
+java scratch
 """
 """Programs and roots for daemons, too."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,8 @@ import pytest
 from projects import REPOSITORY, Project
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from handmade import Docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.apt, pytest.mark.sandbox]
@@ -76,20 +77,13 @@ def build(docker: Docker, folder: Path, builder: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the store: images are prepared once."""
-    kept = os.environ.get("VARIANTS_TEST_HOME")
-    return Path(kept) if kept else tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture(scope="module", params=BUILDERS)
 def exported(
-    request: pytest.FixtureRequest, home: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, shared_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """Give the folders of the examples, and whom they are for."""
     output = tmp_path_factory.mktemp("out") / "all"
-    export(Project(REPOSITORY, home), output, *HELLO, *BUILDERS[request.param])
+    export(Project(REPOSITORY, shared_home), output, *HELLO, *BUILDERS[request.param])
     return output, request.param
 
 
@@ -110,9 +104,9 @@ def test_examples(docker: Docker, exported: tuple[Path, str], variant: str) -> N
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_awkward_words(docker: Docker, home: Path, tmp_path: Path, builder: str) -> None:
+def test_awkward_words(docker: Docker, shared_home: Path, tmp_path: Path, builder: str) -> None:
     """Commands, values and paths reach the shell as they were written, with either builder."""
-    project = Project(tmp_path / "project", home)
+    project = Project(tmp_path / "project", shared_home)
     project.write("variants.yaml", ODD)
     project.write("odd/a file", "")
     output = tmp_path / "out"
@@ -126,9 +120,9 @@ def test_awkward_words(docker: Docker, home: Path, tmp_path: Path, builder: str)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_what_ships(docker: Docker, home: Path, tmp_path: Path, builder: str) -> None:
+def test_what_ships(docker: Docker, shared_home: Path, tmp_path: Path, builder: str) -> None:
     """Of a build whose stage ships, caches, temporary files and its environment do not."""
-    project = Project(tmp_path / "project", home)
+    project = Project(tmp_path / "project", shared_home)
     project.write("variants.yaml", ODD)
     project.write("odd/a file", "")
     export(project, tmp_path / "out", "odd(gcc,dynamic)", *BUILDERS[builder])

@@ -685,7 +685,7 @@ def test_the_command_for_bake(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "hello-c(ubuntu,dynamic): a folder/hello-c/gcc-dynamic.ubuntu/Dockerfile"
     assert said[-1] == "cd 'a folder' && docker buildx bake"
-    assert len(said) == 55
+    assert len(said) == 54
     file = json.loads((folder / "a folder/docker-bake.json").read_text(encoding="utf-8"))
     programs = ["c", "cpp", "go", "rust", "java", "java-jlink", "node", "python", "ruby"]
     assert file["group"]["default"]["targets"] == [f"hello-{name}" for name in programs]
