@@ -348,7 +348,7 @@ def compile_times(ours: Ours) -> float:
         (record["program"], record["build_image"], record["link"]): record["seconds"]["build"]
         for record in ours.records()
     }
-    return sum(filter(None, stages.values()))
+    return float(sum(filter(None, stages.values())))
 
 
 def main() -> None:
