@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,19 +14,20 @@ from nox_variants.results import Outcome
 from nox_variants.runner import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from nox_variants.record import Record
+    from nox_variants.reports.table import Line
     from nox_variants.runner import Task
+
+    _Printer = Callable[[Line], object]
 
 DEFECT = "DEFECT of nox-variants"
 """The heading of what must not be: a prediction that was wrong."""
-
-_UNBOUNDED = 10_000
 
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe."""
@@ -89,7 +91,7 @@ class Live:
             TimeElapsedColumn,
         )
 
-        self._console: Console = Console(file=stream)
+        self._console: Console = Console(file=stream, emoji=False)
         self._running: dict[Task, None] = {}
         self._progress: Progress = Progress(
             SpinnerColumn(),
@@ -158,18 +160,27 @@ def failure_lines(task: Task, result: object) -> tuple[str, ...]:
     return () if quiet else (f"error: {error}",)
 
 
-def _print_table(records: Sequence[Record], console: Console) -> None:
-    """Print as many columns as there is room for; too long ones wrap, they are never cut off."""
-    room = console.width
-    wide = console.options.update(width=_UNBOUNDED)
-    layouts = iter(table.layouts(records))
-    made, width = None, room + 1
-    while width > room and (columns := next(layouts, None)):
-        made = table.table(records, columns)
-        width = console.measure(made, options=wide).maximum
-    console.width = max(width, room)
-    console.print(made)
-    console.width = room
+def _printer(stream: TextIO) -> tuple[_Printer, int]:
+    """Return what prints a line, in colour where rich would, and how wide a table may be."""
+    terminal = stream.isatty()
+    if not terminal and not os.environ.get("FORCE_COLOR"):
+        return lambda line: print(*(text for text, _ in line), sep="", file=stream), PLAIN_WIDTH
+    from rich.console import Console  # noqa: PLC0415  # 30 ms, and only colours need it
+    from rich.text import Text  # noqa: PLC0415
+
+    width = None if terminal else PLAIN_WIDTH
+    console = Console(file=stream, width=width, highlight=False, emoji=False)
+    return lambda line: console.print(Text.assemble(*line), soft_wrap=True), console.width
+
+
+def _table(records: Sequence[Record], room: int) -> list[Line]:
+    """Return as many columns as there is room for; too long lines wrap, they are never cut off."""
+    made: list[Line] = []
+    for columns in table.layouts(records):
+        made = table.lines(records, columns)
+        if table.width(made) <= room:
+            break
+    return made
 
 
 def _visible(line: str) -> str:
@@ -186,37 +197,30 @@ IGNORED = (
 
 def print_report(records: Sequence[Record], stream: TextIO) -> None:
     """Print the table, what needs words, which image to use, and the stand-ins that were used."""
-    from rich.console import Console  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
-
-    terminal = stream.isatty()
-    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False)
-    _print_table(records, console)
+    show, room = _printer(stream)
+    for line in _table(records, room):
+        show(line)
     for record in records:
         if record.contradiction:
-            heading = f"{DEFECT}: {record.variant}"
-            _say(console, heading, record.contradiction, style="bold red")
+            _say(show, f"{DEFECT}: {record.variant}", record.contradiction, style="bold red")
     for outcome, text, ids in table.notes(records):
         instead = (f"  {line}" for line in advice.remedies_of(ids, records))
-        _say(console, f"{outcome}: {', '.join(ids)}", text, *instead)
+        _say(show, f"{outcome}: {', '.join(ids)}", text, *instead)
     if names := table.deaf(records):
-        _say(console, f"note: {', '.join(names)}", IGNORED)
+        _say(show, f"note: {', '.join(names)}", IGNORED)
     if len(records) == 1 and records[0].outcome is Outcome.XFAILED:
         heading = f"{records[0].outcome}: {records[0].variant}"
-        _say(console, heading, records[0].explanation, style="dim", rest="dim")
+        _say(show, heading, records[0].explanation, style="dim", rest="dim")
     if advices := advice.advise(records):
-        console.print()
+        show(())
         for advised in advices:
-            console.print(str(advised), markup=False, soft_wrap=True)
+            show(((str(advised), ""),))
     if names := table.stand_ins(records):
-        console.print(f"\n{table.STAND_IN} made with stand-ins:", style="bold")
-        for name in names:
-            console.print(f"  {name}", markup=False, soft_wrap=True)
-    console.print()
+        _say(show, f"{table.STAND_IN} made with stand-ins:", *names)
+    show(())
 
 
-def _say(console: Console, heading: str, *lines: str, style: str = "bold", rest: str = "") -> None:
+def _say(show: _Printer, heading: str, *lines: str, style: str = "bold", rest: str = "") -> None:
     """Print a heading and lines below it, each as long as it is."""
-    console.print()
-    console.print(heading, markup=False, style=style, soft_wrap=True)
-    for line in lines:
-        console.print(f"  {line}", markup=False, style=rest, soft_wrap=True)
+    for line in ((), ((heading, style),), *(((f"  {text}", rest),) for text in lines)):
+        show(line)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -25,7 +26,6 @@ from nox_variants.options import cores
 from nox_variants.plan import make_plans
 from nox_variants.record import SCHEMA, Record, to_json
 from nox_variants.reports import table
-from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,7 +87,7 @@ def run(
                 engine,
                 _context(settings, info),
                 _Recorder(shown, history),
-                jobs=options.jobs or cores() * (1 if info.name is EngineName.EMBEDDED else 2),
+                jobs=options.jobs or 2 * cores(),
                 fail_fast=options.fail_fast,
                 strict=options.strict,
             )
@@ -178,23 +178,28 @@ def open_engine(
     environ: Mapping[str, str],
     progress: Callable[[str], None],
 ) -> EmbeddedEngine:
-    """Return the embedded engine; nothing is started yet."""
-    from nox_variants.engines.embedded import EmbeddedEngine  # noqa: PLC0415  # one engine is loaded
+    """Return the embedded engine; whether bubblewrap works here is found out meanwhile."""
+    from nox_variants.sandbox import bubblewrap  # noqa: PLC0415  # one engine is loaded
 
-    store, cancelled = _store(environ), threading.Event()
-    images = _images(
-        store, settings, options, environ=environ, progress=progress, cancelled=cancelled
-    )
-    return EmbeddedEngine(
-        store=store,
-        images=images,
-        roots=settings.roots,
-        output=project_folder(settings),
-        use_cache=options.use_cache,
-        epoch=source_date_epoch(environ),
-        host=host_platform(),
-        cancelled=cancelled,
-    )
+    with ThreadPoolExecutor(1) as meanwhile:
+        # 10 ms of other processes while modules are loaded; an answer is kept for the probe.
+        meanwhile.submit(bubblewrap.probe)
+        from nox_variants.engines.embedded import EmbeddedEngine  # noqa: PLC0415
+
+        store, cancelled = _store(environ), threading.Event()
+        images = _images(
+            store, settings, options, environ=environ, progress=progress, cancelled=cancelled
+        )
+        return EmbeddedEngine(
+            store=store,
+            images=images,
+            roots=settings.roots,
+            output=project_folder(settings),
+            use_cache=options.use_cache,
+            epoch=source_date_epoch(environ),
+            host=host_platform(),
+            cancelled=cancelled,
+        )
 
 
 def _store(environ: Mapping[str, str]) -> Store:

@@ -9,7 +9,6 @@ was made or found last.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -369,6 +368,8 @@ def _to_disk(folder: Path) -> None:
 
 
 def _sync_file_system(descriptor: int) -> None:
+    import ctypes  # noqa: PLC0415  # few entries are that large
+
     library = ctypes.CDLL(None, use_errno=True)
     if library.syncfs(descriptor) != 0:
         number = ctypes.get_errno()

@@ -202,6 +202,22 @@ def test_a_defect_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[2mxfailed: hello-c(scratch,musl)\x1b[0m\n" in stream.getvalue()
 
 
+@pytest.mark.parametrize(("forced", "row"), [("1", "\x1b[1;31mfailed\x1b[0m\n"), ("", "failed\n")])
+def test_a_pipe_has_colours_where_they_are_forced(
+    forced: str, row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CI shows the colours that FORCE_COLOR asks for; a colon in an id begins no emoji."""
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = io.StringIO()
+
+    display.print_report([replace(FULL, variant="hello:bee:")], stream)
+
+    assert "hello:bee:" in stream.getvalue()
+    assert row in stream.getvalue()
+
+
 def test_passed_rows_need_no_words() -> None:
     """A run in which all is well ends with the table."""
     stream = io.StringIO()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nox_variants import rootfs, startup
+from nox_variants import rootfs
 from nox_variants.model import CopiedFile
 from nox_variants.oci.digest import sha256_file
 
@@ -54,6 +54,8 @@ def libraries(lower: tuple[Path, ...], programs: Iterable[str], env: Pairs) -> t
         programs: The programs' paths there.
         env: Environment of the image that ships.
     """
+    from nox_variants import startup  # noqa: PLC0415  # few variants have a bundle
+
     root = rootfs.Root(lower)
     found = [startup.read(lower, (program,), env) for program in programs]
     paths = [path for each in found for path in _paths(root, each) if root.find(path)]
@@ -67,6 +69,8 @@ def with_libraries(plan: Plan, bundle: Iterable[Bundled]) -> Plan:
 
 
 def _paths(root: rootfs.Root, found: Startup) -> Iterator[str]:
+    from nox_variants import startup  # noqa: PLC0415  # as above
+
     if found.loader is None:
         return
     yield found.loader.path

@@ -12,7 +12,7 @@ from nox_variants.engines.bundling import libraries, with_libraries
 from nox_variants.engines.compiling import Compiler
 from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.results import EngineInfo, EngineName, Linkage, Observation
-from nox_variants.sandbox import bubblewrap, probes, shell
+from nox_variants.sandbox import bubblewrap, probes
 from nox_variants.sandbox.program import Program, run_program
 from nox_variants.sources import Sources
 
@@ -191,6 +191,8 @@ class EmbeddedEngine:
         terminal: str,
     ) -> int:
         """Run a command in bubblewrap, with tools beside the image's files."""
+        from nox_variants.sandbox import shell  # noqa: PLC0415  # no run has one
+
         beside = shell.tools(self._store, tools, self._images.root(tools))
         return shell.run_session(
             shell.Session(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nox_variants import rootfs, startup
+from nox_variants import rootfs
 from nox_variants.engines.builds import file_facts
 from nox_variants.errors import StoreError
 from nox_variants.oci.digest import canonical_json
@@ -153,6 +153,8 @@ def _alone(image: VariantImage, files: Files) -> Step | None:
 
 
 def _started(image: VariantImage, files: Files) -> Startup:
+    from nox_variants import startup  # noqa: PLC0415  # the store has most answers
+
     root = rootfs.Root(files.lower, files.told())
     return startup.start(root, image.argv, image.env, image.workdir)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.engines.docker import connection
 from nox_variants.errors import EngineUnavailable
 from nox_variants.results import EngineName
 
@@ -43,6 +42,8 @@ def choose(name: str, environ: Mapping[str, str]) -> Choice:
     """
     if name == EngineName.EMBEDDED:
         return Choice(None, "as asked for")
+    from nox_variants.engines.docker import connection  # noqa: PLC0415  # what a daemon needs
+
     if name != AUTO:
         daemon = connection.connect(name, environ)
         return Choice(daemon, f"as asked for, at {daemon.why}")

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
-from nox_variants.images.apt import LISTS_AGE, Apt
-from nox_variants.images.packages import unpack
 from nox_variants.images.reference import parse_reference
-from nox_variants.images.setup import set_up
 from nox_variants.model import Digest, Image, ImageSource, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from nox_variants.images.apt import Apt
     from nox_variants.images.layered import Layered
     from nox_variants.images.registry import Registries
     from nox_variants.store import Store
@@ -76,9 +74,7 @@ class Images:
         self._host = host
         self._pull = pull
         self._made: set[str] = set()
-        self._apt = Apt(
-            store, progress=progress, cancelled=cancelled, lists_age=0 if refresh else LISTS_AGE
-        )
+        self._packages: Apt | None = None
         self._environ = environ
         self._lock = threading.Lock()
         self._asked: Registries | None = None
@@ -251,12 +247,28 @@ class Images:
             return self._asked
 
     @property
+    def _apt(self) -> Apt:
+        from nox_variants.images.apt import LISTS_AGE, Apt  # noqa: PLC0415  # few runs unpack
+
+        with self._lock:
+            self._packages = self._packages or Apt(
+                self._store,
+                progress=self._progress,
+                cancelled=self._cancelled,
+                lists_age=0 if self._refresh else LISTS_AGE,
+            )
+            return self._packages
+
+    @property
     def _layered(self) -> Layered:
         from nox_variants.images.layered import Layered  # noqa: PLC0415  # not for packages
 
         return Layered(self._store, progress=self._progress, cancelled=self._cancelled)
 
     def _from_apt(self, image: Image, source: ImageSource) -> PreparedImage:
+        from nox_variants.images.packages import unpack  # noqa: PLC0415  # as above
+        from nox_variants.images.setup import set_up  # noqa: PLC0415
+
         packages = self._apt.fetch(image.name, source.packages)
         self._progress(f"{image.name}: unpacking {len(packages)} packages")
         with self._store.staging() as staging:

@@ -1,4 +1,4 @@
-"""Records to the series' closing table: rows are pure text, rich lays them out."""
+"""Records to the series' closing table: pure text, and the style of its parts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from nox_variants.results import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.table import Table
-
     from nox_variants.record import Record
+
+Line = tuple[tuple[str, str], ...]
+"""A line in parts, each with its style, as rich names it: nothing for plain text."""
 
 STAND_IN = "*"
 """Marks what was built or run with a stand-in of an image."""
@@ -33,7 +34,7 @@ MEASURED = ("startup", "memory")
 
 _RESULTS = ("verdict", "result")
 _NUMBERS = {"binary", "content", "factor", "build", "smoke", *MEASURED}
-_COLOURED = {"outcome", "result"}
+_GAP = "  "
 _STYLES = {
     Outcome.PASSED: "green",
     Outcome.FAILED: "bold red",
@@ -203,27 +204,34 @@ def _with_measured(columns: tuple[str, ...]) -> tuple[str, ...]:
     return (*columns[:at], *MEASURED, *columns[at:])
 
 
-def table(records: Sequence[Record], columns: Sequence[str] = LAYOUTS[0]) -> Table:
-    """Return the table for a terminal.
+def lines(records: Sequence[Record], columns: Sequence[str] = LAYOUTS[0]) -> list[Line]:
+    """Return the table: a header, a line per record, an empty one between programs.
 
     Args:
         records: In the order of the rows.
         columns: Names of :class:`Row`'s fields: one of :func:`layouts`.
     """
-    from rich.table import Table  # noqa: PLC0415  # 30 ms, and only the end of a run needs it
-    from rich.text import Text  # noqa: PLC0415
+    shown = rows(records)
+    cells = [[str(getattr(row, name)) for name in columns] for row in shown]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in columns:
-        made.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    def aligned(texts: Sequence[str]) -> list[str]:
+        return [
+            text.rjust(room) if name in _NUMBERS else text.ljust(room)
+            for name, text, room in zip(columns, texts, widths, strict=True)
+        ]
+
+    made: list[Line] = [((_GAP.join(aligned(columns)).rstrip(), "bold"),)]
     previous = ""
-    for record, row in zip(records, rows(records), strict=True):
+    for record, row, texts in zip(records, shown, cells, strict=True):
         if previous not in {"", record.program}:
-            made.add_row()
+            made.append(())
         previous = record.program
-        style = _STYLES[row.outcome]
-        cells = ((name, str(getattr(row, name))) for name in columns)
-        made.add_row(
-            *(Text(text, style=style if name in _COLOURED else "") for name, text in cells)
-        )
+        *before, last = aligned(texts)
+        made.append(((_GAP.join([*before, ""]), ""), (last.rstrip(), _STYLES[row.outcome])))
     return made
+
+
+def width(made: Iterable[Line]) -> int:
+    """Return how many columns of a terminal a table takes."""
+    return max(sum(len(text) for text, _ in line) for line in made)

@@ -36,7 +36,6 @@ from nox_variants.sandbox.bubblewrap import (
     stream,
 )
 from nox_variants.sandbox.companion import Companion
-from nox_variants.sandbox.exits import Exits
 from nox_variants.sandbox.probes import Probe, not_started
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from nox_variants.model import Pairs, Smoke
     from nox_variants.sandbox.accounts import Account
+    from nox_variants.sandbox.exits import Exits
     from nox_variants.sandbox.probes import Fixtures
 
 TICK = 0.01
@@ -179,6 +179,8 @@ class _Sandbox:
                 pass_fds=(status_write, block_read, calls, *files.values()),
             )
             if smoke.repeat > 1:
+                from nox_variants.sandbox.exits import Exits  # noqa: PLC0415  # most run once
+
                 self._exits = stack.enter_context(Exits(start_it))
             self._process = stack.enter_context(
                 start_it() if self._exits is None else self._exits.process

@@ -8,6 +8,7 @@ a program sees here what it sees in a container.
 from __future__ import annotations
 
 import errno
+import functools
 import signal
 import struct
 
@@ -45,6 +46,7 @@ def exits() -> bytes:
     return b"".join([*parts, _op(_RETURN, _ALLOW)])
 
 
+@functools.cache
 def program() -> bytes:
     """Return the filter as bwrap's ``--seccomp`` reads it.
 
