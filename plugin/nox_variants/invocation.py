@@ -26,6 +26,7 @@ from nox_variants.options import cores
 from nox_variants.plan import make_plans
 from nox_variants.record import SCHEMA, Record, to_json
 from nox_variants.reports import table
+from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,7 +88,7 @@ def run(
                 engine,
                 _context(settings, info),
                 _Recorder(shown, history),
-                jobs=options.jobs or 2 * cores(),
+                jobs=options.jobs or cores() * (1 if info.name is EngineName.EMBEDDED else 2),
                 fail_fast=options.fail_fast,
                 strict=options.strict,
             )
