@@ -191,7 +191,8 @@ def test_memory(way: str, bench: Bench) -> None:
 
 def test_memory_of_a_child(way: str, bench: Bench) -> None:
     """A child that is killed for its memory counts although the program lives; Podman is silent."""
-    seen = bench.run(bench.plan(**shell("tail -c 190000000 /dev/zero; exit 0", memory=30 * MB)))
+    outlived = "tail -c 190000000 /dev/zero; sleep 2; exit 0"  # until the daemon hears of it
+    seen = bench.run(bench.plan(**shell(outlived, memory=30 * MB)))
 
     if WAYS[way] == "podman":
         assert "not at all for a child" in " ".join(bench.engine.probe().notes)
