@@ -266,6 +266,7 @@ def test_command(tmp_path: Path, shared_home: Path) -> None:
         user.expect("/ # ")
         user.type("/hello-c\n")
         user.expect("\nHello, world!")
+        user.expect("/ # ")
         user.type("\x04")
 
         assert user.process.wait(PATIENCE) == 0
