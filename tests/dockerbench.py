@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from handmade import Bench, HandMade
+from handmade import Bench, HandMade, open_engine
 from nox_variants.engines.docker import builders, connection
 from nox_variants.engines.docker.engine import DockerEngine
 from nox_variants.model import Image
@@ -14,8 +14,10 @@ from nox_variants.store import Store
 from samples import APT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import pytest
 
     from daemons import Service
 
@@ -64,3 +66,16 @@ def open_docker(
         **options | changes,
     )
     return Bench(engine, source)
+
+
+def opened(
+    request: pytest.FixtureRequest, *, home: Path, roots: Mapping[str, Path], source: Path
+) -> Iterator[Bench]:
+    """Yield the engine that a fixture's parameter names: a way to build, or ``embedded``."""
+    if request.param == "embedded":
+        yield Bench(open_engine(home, roots, source.parent), source)
+        return
+    service = request.getfixturevalue(f"{WAYS[request.param]}_service")
+    made = open_docker(request.param, service, home=home, roots=roots, source=source)
+    yield made
+    made.engine.close()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nox_variants import usage
 from nox_variants.checkup import expected
 from nox_variants.engines.docker.connection import DaemonError, connect, explained
-from nox_variants.engines.docker.engine import remove_left_behind
 from nox_variants.engines.docker.labels import LABEL, OWNER, ended
+from nox_variants.engines.docker.leftovers import remove_left_behind
 from nox_variants.errors import EngineUnavailable, VariantsError
 from nox_variants.model import LinkMode
 from nox_variants.names import TAG_LENGTH

@@ -157,7 +157,10 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
     )
     run = RunStage(
         image=images[variant.run_image],
-        files=tuple(each for each in (*copied, *files) if not _there(each, single)),
+        # What a build makes stands in its place in a single-stage image.
+        files=tuple(
+            each for each in (*copied, *files) if not (single and each.source == each.target)
+        ),
         install=tuple(map(words.filled, recipe.install)),
         network=program.network,
         env=options.env,
@@ -172,11 +175,6 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
     return Plan(
         variant=variant, language=program.language, build=build, run=run, smoke=program.smoke
     )
-
-
-def _there(file: CopiedFile, single: bool) -> bool:  # noqa: FBT001  # a plan's own word
-    """Tell whether a file of the build stage is in its place in the image without a copy."""
-    return single and file.source == file.target
 
 
 def _merged(under: Pairs, over: Pairs) -> Pairs:

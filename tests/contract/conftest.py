@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
-from dockerbench import WAYS, open_docker
+from dockerbench import opened
 from handmade import Bench, make_roots, open_engine
 from nox_variants.errors import EngineUnavailable
 from nox_variants.sandbox import bubblewrap
@@ -65,10 +65,4 @@ def real(
     request: pytest.FixtureRequest, roots: dict[str, Path], source: Path, home: Path
 ) -> Iterator[Bench]:
     """Give each real engine, with images of the same names."""
-    if request.param == "embedded":
-        yield Bench(open_engine(home, roots, source.parent), source)
-        return
-    service = request.getfixturevalue(f"{WAYS[request.param]}_service")
-    made = open_docker(request.param, service, home=home, roots=roots, source=source)
-    yield made
-    made.engine.close()
+    yield from opened(request, home=home, roots=roots, source=source)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dockerbench import WAYS, open_docker
-from handmade import GREETING, SMOKE, Bench, open_engine
+from dockerbench import WAYS, opened
+from handmade import GREETING, SMOKE, Bench
 from nox_variants import names
 from nox_variants.engines.fake import FakeEngine
 from nox_variants.errors import BuildFailed, VariantsError
@@ -88,13 +88,7 @@ def bench(request: pytest.FixtureRequest, source: Path, home: Path) -> Iterator[
         return
     roots = request.getfixturevalue("roots")
     roots = {**roots, "alpine-gcc": roots["gcc"]}
-    if request.param == "embedded":
-        yield Bench(open_engine(home, roots, source.parent), source)
-        return
-    service = request.getfixturevalue(f"{WAYS[request.param]}_service")
-    made = open_docker(request.param, service, home=home, roots=roots, source=source)
-    yield made
-    made.engine.close()
+    yield from opened(request, home=home, roots=roots, source=source)
 
 
 def is_daemon(bench: Bench) -> bool:

@@ -189,6 +189,13 @@ def test_entrypoint(real: Bench) -> None:
     assert real.engine.smoke(image, plan.smoke).stdout == f"{GREETING}one\ntwo\n3\n"
 
 
+def test_entrypoint_alone(real: Bench) -> None:
+    """An entry point needs no command."""
+    plan = real.plan(run_entrypoint=("/hello-c", "one"), run_cmd=())
+
+    assert real.run(plan).stdout == f"{GREETING}one\n"
+
+
 def test_single_stage_with_more(real: Bench) -> None:
     """A single-stage image gets files and commands on top of what was built."""
     plan = real.plan(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+import standins
 from nox_variants import config, matrix
 from projects import REPOSITORY, Project
 
@@ -55,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, shared_home: Path) -> Proj
     shutil.copytree(SERIES, folder, ignore=shutil.ignore_patterns(".variants", ".nox"))
     text = yaml.safe_load((folder / "variants.yaml").read_text(encoding="utf-8"))
     for name in ("pyds", "pyyaml"):
-        fetch_wheels(folder / name)
+        fetch_wheels(folder / name, python(shared_home))
         text["programs"][name]["build_env"] = {
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": "/src/wheels",
@@ -64,23 +65,18 @@ def project(tmp_path_factory: pytest.TempPathFactory, shared_home: Path) -> Proj
     return Project(folder=folder, home=shared_home)
 
 
-def fetch_wheels(source: Path) -> None:
-    """Download what a program requires, for the Python of Debian 12."""
-    wanted = ["--only-binary", ":all:", "--python-version", python(), "--quiet"]
+def fetch_wheels(source: Path, version: str) -> None:
+    """Download what a program requires, for a version of Python."""
+    wanted = ["--only-binary", ":all:", "--python-version", version, "--quiet"]
     place = ["--dest", str(source / "wheels"), "--requirement", str(source / "requirements.txt")]
     subprocess.run([sys.executable, "-m", "pip", "download", *wanted, *place], check=True)
 
 
-def python() -> str:
-    """Return the version of the distribution's Python, which the stand-in has."""
-    done = subprocess.run(
-        ["apt-cache", "show", "--no-all-versions", "python3"],
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    version = next(line for line in done.stdout.splitlines() if line.startswith("Version:"))
-    return ".".join(version.split()[1].split(".")[:2])
+def python(home: Path) -> str:
+    """Return the version of the Python that the stand-in has."""
+    root = standins.roots(home, SERIES / "variants.yaml", ["python:slim"])["python:slim"]
+    (library,) = root.glob("usr/lib/python3.*")
+    return library.name.removeprefix("python")
 
 
 @pytest.mark.apt

@@ -21,8 +21,8 @@ from handmade import GREETING, SMOKE
 from nox_variants import runner
 from nox_variants.engines.docker import connection
 from nox_variants.engines.docker.connection import DaemonError
-from nox_variants.engines.docker.engine import remove_left_behind
 from nox_variants.engines.docker.labels import LABEL
+from nox_variants.engines.docker.leftovers import remove_left_behind
 from nox_variants.errors import BuildFailed, EngineUnavailable, ImageError, VariantsError
 from nox_variants.invocation import _context
 from nox_variants.model import LinkMode, Smoke

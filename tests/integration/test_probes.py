@@ -19,8 +19,9 @@ import standins
 from conftest import require
 from dockerbench import WAYS, open_docker
 from handmade import Bench, make_roots, open_engine
-from nox_variants.engines.docker.engine import DockerEngine, remove_left_behind
+from nox_variants.engines.docker.engine import DockerEngine
 from nox_variants.engines.docker.labels import FIXTURES, OWNER
+from nox_variants.engines.docker.leftovers import remove_left_behind
 from nox_variants.errors import SandboxError, VariantsError
 from nox_variants.model import LinkMode, Need, Service, Smoke
 from nox_variants.results import EngineName, Observation, ServiceSeen

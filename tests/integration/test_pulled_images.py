@@ -126,6 +126,16 @@ def blobs(proxy: registries.FaultProxy) -> list[str]:
     return [each.path.rpartition("/")[2] for each in proxy.requests if "/blobs/" in each.path]
 
 
+def test_environment_that_is_lacking(home: Path, registry: str) -> None:
+    """The image's own environment counts; the file only adds variables that it lacks."""
+    source = ImageSource(kind=SourceKind.REGISTRY, reference=f"{registry}/base:1", insecure=True)
+    env = (("FROM", "file"), ("MORE", "1"))
+
+    made = images(home).prepare(Image(name="base", sources=(source,), env=env, user="me"))
+
+    assert (made.env, made.user) == ((("FROM", "registry"), ("MORE", "1")), "me")
+
+
 def test_layers_merge(home: Path, registry: str) -> None:
     """Later layers win, whiteouts hide, and the layers are kept as they came."""
     made = pulled(home, registry)

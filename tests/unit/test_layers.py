@@ -22,9 +22,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nox_variants.errors import ImageError, LayoutError
-from nox_variants.images import layers, layerstream
+from nox_variants.images import layerstream
 from nox_variants.images.layers import AppliedLayer, Limits, Unpacker
 from nox_variants.oci.digest import sha256_bytes
+from nox_variants.oci.layer import DEEPEST
 from ordinary import ordinary_user
 
 if TYPE_CHECKING:
@@ -852,13 +853,13 @@ def test_sparse_files(root: Path, blob: bytes) -> None:
 
 def test_deep_folders(root: Path) -> None:
     """Folders as deep as is allowed are made and removed again; deeper ones are refused."""
-    names = ["d" + "/d" * depth for depth in range(layers.DEEPEST - 1)]
+    names = ["d" + "/d" * depth for depth in range(DEEPEST - 1)]
     above = [file("/".join(["d"] * 100 + ["x"])), file(".wh.d")]
 
     applied(root, tar(*map(folder, names)), tar(*above))
     assert len(tree(root)) == 101
 
-    for deep in ("e/" * layers.DEEPEST + "x", "l/" + "e/" * 150 + "x"):
+    for deep in ("e/" * DEEPEST + "x", "l/" + "e/" * 150 + "x"):
         with pytest.raises(LayoutError, match="lies in more than 200 folders"):
             applied(root, tar(symlink("l", "d/" * 100), file(deep)))
     applied(root, tar(file(".wh.e"), file(".wh.l")))

@@ -10,6 +10,7 @@ import pytest
 
 from nox_variants.engines import trees
 from nox_variants.errors import BuildFailed
+from nox_variants.oci.layer import DEEPEST
 from nox_variants.rootfs import Found, Root
 
 if TYPE_CHECKING:
@@ -84,6 +85,15 @@ def test_unreadable_files(lower: tuple[Path, Path], tmp_path: Path) -> None:
 
     assert stat.S_IMODE((target / "secret").stat().st_mode) == 0o400
     assert stat.S_IMODE((target / "data").stat().st_mode) == 0o755  # so that it can be removed
+
+
+def test_too_deep(tmp_path: Path) -> None:
+    """A folder that is made to hurt who walks it is refused, and named in part."""
+    deep = tmp_path / "root" / "/".join(["d"] * (DEEPEST + 1))
+    deep.mkdir(parents=True)
+
+    with pytest.raises(BuildFailed, match=r"^/d/d.*\.\.\. lies in more than 200 folders$"):
+        copied((tmp_path / "root",), "/d", tmp_path / "copy")
 
 
 def test_merge(lower: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nox_variants.errors import BuildFailed
 from nox_variants.oci.digest import sha256_file
-from nox_variants.oci.layer import digest_tree
+from nox_variants.oci.layer import DEEPEST, digest_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nox_variants.rootfs import Found, Root
 
 _MODE = 0o777
+_SHOWN = 60
 
 
 def copy(root: Root, found: Found, target: Path, *, own: Path) -> None:
@@ -30,8 +31,10 @@ def copy(root: Root, found: Found, target: Path, *, own: Path) -> None:
         own: A folder whose files may be made readable for that.
 
     Raises:
-        BuildFailed: There is something that is no file, folder or link.
+        BuildFailed: There is something that is no file, folder or link, or too deep a folder.
     """
+    if found.real.count("/") > DEEPEST:
+        raise BuildFailed(f"{found.real[:_SHOWN]}... lies in more than {DEEPEST} folders")
     if found.merged:
         target.mkdir()
         for name, child in root.children(found):

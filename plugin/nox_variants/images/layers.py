@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.model import Digest
-
-DEEPEST = 200
-"""Folders within folders: deeper trees are made to hurt who walks or removes them."""
+from nox_variants.oci.layer import DEEPEST
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"

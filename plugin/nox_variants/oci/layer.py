@@ -30,6 +30,9 @@ BLOCK = 512
 WHITEOUT = b".wh."
 """The prefix that hides a name of the layers below."""
 
+DEEPEST = 200
+"""Folders within folders: deeper trees are made to hurt who walks or removes them."""
+
 OPAQUE = b".wh..wh..opq"
 """The name that hides all of a folder's content in the layers below."""
 

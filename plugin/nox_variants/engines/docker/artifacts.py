@@ -17,8 +17,10 @@ from nox_variants.engines.docker import builders
 from nox_variants.engines.docker.connection import explained
 from nox_variants.engines.docker.labels import OWNER, owner
 from nox_variants.errors import BuildFailed
+from nox_variants.images.layers import Unpacker
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -32,16 +34,25 @@ _MOST_LINKS = 40
 _LARGEST = 4 << 30
 
 
-def copied(daemon: Daemon, reaper: Reaper, tag: str, stage: BuildStage, work: Path) -> list[Output]:
+def copied(
+    daemon: Daemon,
+    reaper: Reaper,
+    tag: str,
+    stage: BuildStage,
+    work: Path,
+    *,
+    cancelled: threading.Event,
+) -> list[Output]:
     """Copy what a stage puts out from its image into a folder, and return it.
 
     Raises:
         BuildFailed: Something is missing, or too large.
         DaemonError: The daemon failed.
+        LayoutError: What it sends is malformed, or hostile.
     """
     with _stopped(daemon, reaper, tag) as container:
         for number, path in enumerate(stage.outputs):
-            if not _copy_out(container, path, work / str(number)):
+            if not _copy_out(container, path, work / str(number), cancelled):
                 raise _no_file(stage, path)
     return collected(stage, work)
 
@@ -103,7 +114,7 @@ def _stopped(daemon: Daemon, reaper: Reaper, tag: str) -> Iterator[Any]:
             reaper.remove(created)
 
 
-def _copy_out(container: Any, path: str, target: Path) -> bool:
+def _copy_out(container: Any, path: str, target: Path, cancelled: threading.Event) -> bool:
     """Copy a file or folder out of a container, if it is there; links to it are followed inside."""
     from docker.errors import NotFound  # noqa: PLC0415  # with the SDK
 
@@ -123,35 +134,24 @@ def _copy_out(container: Any, path: str, target: Path) -> bool:
                     )
                     continue
                 if member is not None and member.isdir():
-                    _extract(tar, member.name, target)
+                    archive.seek(0)
+                    _unpack(archive, member.name, target, cancelled)
                 elif member is not None and member.isreg():
                     _write(tar, member, target)
                 return target.exists()
     return False
 
 
-def _extract(tar: tarfile.TarFile, top: str, target: Path) -> None:
-    """Write a folder's content; whatever its names are, nothing gets out of it."""
-    target.mkdir()
-    for member in tar:
-        name = member.name.removeprefix(top).strip("/")
-        if not name or not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-            continue
-        member.name, member.mode = name, member.mode & 0o777 | stat.S_IRUSR
-        if member.isdir():
-            member.mode |= stat.S_IRWXU
-        if member.islnk():
-            member.linkname = member.linkname.removeprefix(top).strip("/")
-        with _refusing(name):
-            tar.extract(tarfile.tar_filter(member, str(target)), target, numeric_owner=True)
-
-
-@contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (tarfile.FilterError, KeyError) as error:
-        raise BuildFailed(f"{name!r} of the build leads out of its folder") from error
+def _unpack(archive: IO[bytes], top: str, target: Path, cancelled: threading.Event) -> None:
+    """Write the folder that an archive holds; whatever its names are, nothing gets out of it."""
+    root = target.with_name(f"{target.name}.root")
+    root.mkdir()
+    unpacker = Unpacker(root, cancelled=cancelled)
+    unpacker.apply(archive)
+    unpacker.finish()
+    found = rootfs.resolve((root,), f"/{top}")
+    if found is not None:
+        found.rename(target)
 
 
 def _spool(stream: Iterator[bytes], file: IO[bytes]) -> None:

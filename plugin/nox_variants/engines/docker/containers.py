@@ -129,7 +129,7 @@ def observe(
     if cancelled.is_set():
         raise DaemonError("cancelled")
     made: list[Container | Image] = []
-    with explained(f"running {run.cmd[0]}"):
+    with explained(f"running {' '.join(run.cmd[:1]) or run.image}"):
         try:
             with ExitStack() as stack:
                 probe = Probe(smoke)

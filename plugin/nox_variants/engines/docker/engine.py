@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import secrets
-import socket
 import tempfile
 import threading
 from contextlib import suppress
@@ -20,7 +19,9 @@ from nox_variants.engines.builds import Builds, Log
 from nox_variants.engines.compiling import check_shell
 from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
 from nox_variants.engines.docker.connection import DaemonError, explained
-from nox_variants.engines.docker.labels import FIXTURES, LABEL, OWNER, ended, owner
+from nox_variants.engines.docker.labels import LABEL, OWNER, owner
+from nox_variants.engines.docker.leftovers import remove_left_behind
+from nox_variants.engines.docker.pulling import environment
 from nox_variants.engines.docker.saved import contents
 from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.errors import BuildFailed, ImageError, StoreError
@@ -33,9 +34,6 @@ from nox_variants.sandbox import probes, shell
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from docker.models.containers import Container
     from docker.models.images import Image as DockerImage
 
     from nox_variants.engines.builds import Output
@@ -180,7 +178,9 @@ class DockerEngine:
                     self._builder.build(job, log.write, self._cancelled)
                     return artifacts.collected(stage, work)
                 self._builder.build(job, log.write, self._cancelled)
-                return artifacts.copied(self._daemon, self._reaper, tag, stage, work)
+                return artifacts.copied(
+                    self._daemon, self._reaper, tag, stage, work, cancelled=self._cancelled
+                )
             except BuildFailed as error:
                 words = artifacts.failed_command(error.message, stage.commands, stage.image.name)
                 raise BuildFailed(words) from error
@@ -421,8 +421,6 @@ class DockerEngine:
             )
         return found
 
-    # --- builds --------------------------------------------------------------------------------
-
     # --- variants ------------------------------------------------------------------------------
 
     def _dockerfile(self, plan: Plan, base: PreparedImage) -> str:
@@ -469,7 +467,7 @@ class DockerEngine:
             ),
             cmd=made.plan.run.cmd,
             entrypoint=made.plan.run.entrypoint,
-            env=_pairs(config.get("Env")),
+            env=environment(config),
             workdir=config.get("WorkingDir") or "/",
             user=config.get("User") or "",
         )
@@ -497,30 +495,3 @@ def _reference(image: PreparedImage) -> str:
     if image.kind in _LOADED:
         return f"{_LOADED[image.kind]}:{image.digest.partition(':')[2][:32]}"
     return image.reference
-
-
-def _pairs(env: Sequence[str] | None) -> Pairs:
-    parts = (each.partition("=") for each in env or ())
-    return tuple((name, value) for name, _, value in parts)
-
-
-def remove_left_behind(daemon: Daemon) -> int:
-    """Remove what runs on this machine that have died left; returns how many containers."""
-    here, count = socket.gethostname(), 0
-    ours: dict[str, str | list[str] | bool] = {"label": OWNER}
-    with explained("looking for containers that were left"):
-        found = daemon.client.containers.list(all=True, filters=ours, sparse=True)
-        for container in sorted(found, key=lambda each: FIXTURES in _sparse_labels(each)):
-            if ended(_sparse_labels(container).get(OWNER, ""), here):
-                with suppress(Exception):
-                    container.remove(force=True, v=True)
-                    count += 1
-        for image in daemon.client.images.list(filters=ours):
-            if ended(image.labels[OWNER], here):
-                with suppress(Exception):
-                    image.remove(force=True)
-    return count
-
-
-def _sparse_labels(container: Container) -> dict[str, str]:
-    return container.attrs.get("Labels") or {}

@@ -189,7 +189,7 @@ class Puller:
             digest=digest,
             layers=tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ())),
             content=sum(contents(self._store, found)),
-            env=_pairs(found.attrs["Config"]),
+            env=environment(found.attrs["Config"]),
             user=str(found.attrs["Config"].get("User") or ""),
         )
 
@@ -240,6 +240,7 @@ def _digest(found: DockerImage) -> Digest:
     return Digest(pinned[0] if pinned else str(found.id))
 
 
-def _pairs(config: Mapping[str, Any]) -> Pairs:
+def environment(config: Mapping[str, Any]) -> Pairs:
+    """Return the environment of an image's configuration, as a daemon has it."""
     parts = (each.partition("=") for each in config.get("Env") or ())
     return tuple((name, value) for name, _, value in parts)
