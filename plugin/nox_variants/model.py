@@ -82,6 +82,30 @@ class Cause(StrEnum):
     NOT_LISTENING = "not-listening"
 
 
+class Measure(StrEnum):
+    """What is measured of a variant and may have a budget."""
+
+    CONTENT = "content"
+    ABOVE_BASE = "above_base"
+    TRANSFER = "transfer"
+    BINARY = "binary"
+    BUILD = "build"
+    STARTUP = "startup"
+    MEMORY = "memory"
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is in seconds; all others are in bytes."""
+        return self in {Measure.BUILD, Measure.STARTUP}
+
+
+class Level(StrEnum):
+    """What comes of a budget that is exceeded."""
+
+    WARN = "warn"
+    FAIL = "fail"
+
+
 class SourceKind(StrEnum):
     """Where an image comes from."""
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nox_variants.model import Cause, Digest, Libs, LinkMode, SourceKind, Verdict
+from nox_variants.model import (
+    Cause,
+    Digest,
+    Level,
+    Libs,
+    LinkMode,
+    Measure,
+    SourceKind,
+    Verdict,
+)
 from nox_variants.results import EngineName, Linkage, Outcome, Role, ServiceSeen, Sizes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the record's form; a newer one is never read as an older."""
 
 OUTPUT_KEPT = 4096
@@ -69,13 +79,24 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkageSeen:
-    """How the artifact was asked to be linked, and how it is."""
+    """How the artifact was asked to be linked, and how it is.
+
+    Attributes:
+        requested: The link mode asked for.
+        actual: How it is linked.
+        interpreter: PT_INTERP; empty when there is none.
+        needed: DT_NEEDED, in order.
+        glibc: The highest GLIBC symbol version required; empty when none.
+        compiler: What compiled it, in its own words: ``GCC: (Debian 12.2.0-14) 12.2.0``; empty
+            when the file does not say.
+    """
 
     requested: LinkMode
     actual: Linkage
     interpreter: str
     needed: tuple[str, ...]
     glibc: str
+    compiler: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +144,40 @@ class SmokeSeen:
     peak_memory: int | None = None
 
 
+class Against(StrEnum):
+    """What a budget's limit comes from."""
+
+    LIMIT = "limit"
+    RATCHET = "ratchet"
+    BASELINE = "baseline"
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetCheck:
+    """One limit of a budget, held against what was measured: in bytes, or in seconds for times.
+
+    Attributes:
+        measure: What has the limit.
+        against: A limit of the file, the ratchet's, or growth since the baseline or the last run.
+        level: What it comes to when it is exceeded.
+        value: What was measured; null when it was not.
+        limit: The most that it may be.
+        reference: What it grew from; null for limits that are no growth.
+        exceeded: Whether it is more than the limit.
+        explanation: A sentence where it is, or was not measured; else empty.
+    """
+
+    measure: Measure
+    against: Against
+    level: Level
+    value: float | None
+    limit: float
+    reference: float | None = None
+    exceeded: bool = False
+    explanation: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One variant's result in one run.
@@ -156,7 +211,7 @@ class Record:
         seconds: Wall time.
         build_cached: Whether nothing had to be compiled; null when nothing was built.
         smoke: The smoke run; null when there was none.
-        budget: Empty in this version.
+        budget: Every limit of its budgets that was looked at; empty where it does not work.
         tools: Versions of the tools that made the record.
         schema: Version of this form.
     """
@@ -191,7 +246,7 @@ class Record:
     seconds: Seconds = field(default_factory=Seconds)
     build_cached: bool | None = None
     smoke: SmokeSeen | None = None
-    budget: tuple[str, ...] = ()
+    budget: tuple[BudgetCheck, ...] = ()
     tools: dict[str, str]
     schema: int = SCHEMA
 
@@ -199,6 +254,20 @@ class Record:
     def single_stage(self) -> bool:
         """Whether the build image itself is shipped: the baseline of the series' table."""
         return self.build_image == self.run_image
+
+    @property
+    def linking(self) -> str:
+        """The link mode as ids have it: ``dynamic+libs`` with its libraries."""
+        return f"{self.link}+libs" if self.libs is Libs.BUNDLE else str(self.link)
+
+    @property
+    def source(self) -> str:
+        """Where its images come from: ``registry``, ``apt``, or ``apt+registry`` for both.
+
+        What stand-ins gave is not to be compared with what the images of that name gave.
+        """
+        kinds = {image.source for image in self.images} - {SourceKind.SCRATCH}
+        return "+".join(sorted(kinds)) or SourceKind.SCRATCH
 
 
 def to_json(record: Record) -> dict[str, Any]:
