@@ -53,7 +53,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's own settings."""
     for name in ("ENGINE", "IMAGES", "JOBS", "HOME"):
         monkeypatch.delenv(f"NOX_VARIANTS_{name}", raising=False)
-    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    for name in ("SOURCE_DATE_EPOCH", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ def podman(uid: int | None = None) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def registry(beside: Service, folder: Path) -> Iterator[str]:
+def registry(beside: Service, folder: Path, port: int = 5000) -> Iterator[str]:
     """Start Debian's registry where a daemon reaches it on its loopback; yields ``HOST:PORT``."""
     program = shutil.which("docker-registry")
     if program is None:
@@ -94,7 +94,7 @@ def registry(beside: Service, folder: Path) -> Iterator[str]:
     config.write_text(
         "version: 0.1\n"
         f"storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
-        "http: {addr: '127.0.0.1:5000'}\n",
+        f"http: {{addr: '127.0.0.1:{port}'}}\n",
         encoding="utf-8",
     )
     inside = ["nsenter", f"--net=/proc/{beside.process.pid}/ns/net"]
@@ -105,13 +105,13 @@ def registry(beside: Service, folder: Path) -> Iterator[str]:
     try:
         end = time.monotonic() + PATIENCE
         while subprocess.run(
-            [*inside, "curl", "--silent", "--fail", "http://127.0.0.1:5000/v2/"],
+            [*inside, "curl", "--silent", "--fail", f"http://127.0.0.1:{port}/v2/"],
             check=False,
             capture_output=True,
         ).returncode:
             assert time.monotonic() < end, (folder / "registry.log").read_text()
             time.sleep(0.1)
-        yield "127.0.0.1:5000"
+        yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()

@@ -42,6 +42,7 @@ class Maker:
         self.machine = X86_64
         self.sections = b""
         self.section_count = 1
+        self.section_names = 0
         self._segments: list[tuple[int, int, bytes]] = []
 
     def add(self, kind: int, data: bytes, size: int | None = None) -> Maker:
@@ -52,6 +53,20 @@ class Maker:
     def dynamic(self, *tags: tuple[int, int]) -> Maker:
         """Add a dynamic segment, with its end."""
         return self.add(DYNAMIC, self.pack("qQ" * (len(tags) + 1), *sum(tags, ()), DT_NULL, 0))
+
+    def named(self, *sections: tuple[bytes, int, bytes]) -> Maker:
+        """Give it sections: name, size and bytes; a size of 0 is that of the bytes."""
+        names = b"\0" + b"".join(name + b"\0" for name, _, _ in sections)
+        form, headers = "IIQQQQIIQQ", self.pack("IIQQQQIIQQ", *bytes(10))
+        for name, size, data in (*sections, (b"", 0, names)):
+            self.add(0, data)
+            at = self.place(len(self._segments) - 1) - ADDRESS
+            place = names.index(b"\0" + name + b"\0") + 1 if name else 0
+            headers += self.pack(form, place, 1, 0, 0, at, size or len(data), 0, 0, 0, 0)
+        self.sections = headers
+        self.section_names = len(sections) + 1
+        self.section_count = len(sections) + 2
+        return self
 
     def place(self, number: int) -> int:
         """Return the address of a segment's bytes; segments added later do not count."""
@@ -87,7 +102,7 @@ class Maker:
             *sizes,
             size,
             self.section_count,
-            0,
+            self.section_names,
         )
         header = ident + self.pack("HHIQQQIHHHHHH", *entry)
         return (header + b"".join(headers)).ljust(BODY, b"\0") + body + self.sections

@@ -14,6 +14,7 @@ from conftest import require
 from nox_variants.engines.embedded import EmbeddedEngine
 from nox_variants.images.archive import open_archive
 from nox_variants.images.layered import Layered
+from nox_variants.images.transfer import Transfers
 from nox_variants.model import Image, ImageSource, LinkMode, Recipe, Smoke, SourceKind
 from nox_variants.oci.digest import hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
@@ -134,6 +135,15 @@ class HandMade:
             LayerBlob(diff_id=diff_id, size=size, write=lambda out: write_tree(root, out, mtime=0))
             for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
         ]
+
+    def transfers(self, image: Image, prepared: PreparedImage) -> tuple[int, ...]:
+        """Return the compressed size of the one layer of a prepared image."""
+        return tuple(self.compressed(image.name, layer) for layer in self.layers(prepared))
+
+    def compressed(self, name: str, layer: LayerBlob) -> int:
+        """Compress a layer as the real thing does."""
+        sizes = Transfers(self._store, progress=lambda _: None, cancelled=threading.Event())
+        return sizes.compressed(name, layer)
 
     def _keep(self, digest: Digest, source: Path | None) -> None:
         if self._store.find("images", hex_of(digest)) is None:

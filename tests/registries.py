@@ -91,6 +91,7 @@ def registry(
     tls: Certificate | None = None,
     htpasswd: str | None = None,
     token: TokenServer | None = None,
+    port: int = 0,
 ) -> Iterator[str]:
     """Start Debian's registry on the loopback; yields ``HOST:PORT``.
 
@@ -99,12 +100,13 @@ def registry(
         tls: Its certificate; without one it speaks plain HTTP.
         htpasswd: Who may come in, and with which password.
         token: Who gives tokens for it.
+        port: Where it listens; 0 for where nobody does.
     """
     program = shutil.which("docker-registry")
     if program is None:
         require("registry", "docker-registry is not installed")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     server: dict[str, Any] = {"addr": f"127.0.0.1:{port}"}
     config: dict[str, Any] = {
         "version": 0.1,

@@ -43,6 +43,11 @@ def record() -> str:
     return _document("record", "A record")
 
 
+def lock() -> str:
+    """Return every key of ``variants.lock``."""
+    return _document("lock", "The file")
+
+
 def languages() -> str:
     """Return how the catalogue's languages are built, by link mode."""
     rows = [
@@ -78,7 +83,7 @@ def commands() -> str:
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
-    part.__name__: part for part in (variants, record, languages, images, causes, commands)
+    part.__name__: part for part in (variants, record, lock, languages, images, causes, commands)
 }
 """What a page can ask for, by name."""
 

@@ -367,12 +367,14 @@ def history(file: Path) -> Check | None:
 
     if not file.is_file():
         return None
-    with History(file) as found:
+    notes: list[str] = []
+    with History(file, note=notes.append) as found:
         last = found.last_run()
         records = len(found.run(last)) if last else 0
     said = f"the last run is {last}, with {records} records" if last else "no run yet"
     words = f"{size(file.stat().st_size)} at {file}: {said}"
-    return Check(name="history", state=State.USABLE, words=words)
+    state = State.TROUBLE if notes else State.USABLE
+    return Check(name="history", state=state, words=words, notes=tuple(notes))
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -15,7 +15,10 @@ from nox_variants.errors import VariantsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("init", "list", "explain", "export", "debug", "doctor", "clean", "schema")
+COMMANDS = (
+    *("init", "list", "explain", "export", "report", "merge"),
+    *("debug", "doctor", "clean", "schema"),
+)
 """Subcommands in the order of the help; each is ``nox_variants.commands.NAME``."""
 
 _RUNNING = ("debug",)

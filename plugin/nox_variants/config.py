@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from nox_variants import conversion, filemodel, filevalues, inheritance, matrix, mistakes, yamlfile
 from nox_variants.errors import ConfigError
 from nox_variants.model import (
+    Budget,
     Cause,
     Expectation,
     Image,
@@ -204,7 +205,8 @@ class _Reading:
 
     def location(self, keys: Keys, *, key: bool = False) -> Location:
         """Return where a value stands: it may come from `defaults`."""
-        return self._document.location(inheritance.origin(keys, self._origins), key=key)
+        written = inheritance.origin(_as_written(self._value, keys), self._origins)
+        return self._document.location(written, key=key)
 
     def report(self, keys: Keys, text: str) -> None:
         """Add a problem of a value."""
@@ -282,6 +284,7 @@ class _Reading:
         self._check_build(keys, form, language)
         self._check_libs(keys, form, language)
         self._check_files(keys, form, language)
+        self._check_budgets(keys, form)
         return Program(
             name=name,
             language=language,
@@ -312,6 +315,13 @@ class _Reading:
                     cause=Cause(each.cause) if each.cause else None,
                 )
                 for at, each in enumerate(form.expect)
+            ),
+            budgets=tuple(
+                Budget(
+                    selector=self._selector(each.where, (*keys, "budget", at, "where")),
+                    limits=conversion.limits(each),
+                )
+                for at, each in enumerate(form.budget)
             ),
             smoke=conversion.smoke(form.smoke),
             network=form.network == "default",
@@ -374,6 +384,12 @@ class _Reading:
                 self.report((*keys, "files", at), f"{target} is the place of {taken[target]}.")
             taken[target] = each.source or each.build or ""
 
+    def _check_budgets(self, keys: Keys, form: filemodel.ProgramForm) -> None:
+        for at, each in enumerate(form.budget):
+            if each.memory and form.smoke.repeat == 1:
+                text = "is measured where smoke.repeat is 2 or more. Set that, or leave it out."
+                self.report((*keys, "budget", at, "memory"), text)
+
     def _selector(self, form: filemodel.SelectorForm, keys: Keys) -> Selector:
         return Selector(
             run=_tuple(form.run),
@@ -381,6 +397,20 @@ class _Reading:
             build=_tuple(form.build),
             location=self.location(keys),
         )
+
+
+def _as_written(value: Any, keys: Keys) -> Keys:
+    """Return the way to a value in the file: what may be a list may be written as its one entry."""
+    written: list[str | int] = []
+    for key in keys:
+        if key == 0 and isinstance(value, dict):
+            continue
+        written.append(key)
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            value = None
+    return tuple(written)
 
 
 def _sound(value: Any, broken: set[Keys]) -> dict[str, Any]:

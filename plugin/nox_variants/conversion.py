@@ -10,7 +10,9 @@ from nox_variants.model import (
     Image,
     ImageSource,
     Language,
+    Limit,
     LinkMode,
+    Measure,
     Need,
     Options,
     Recipe,
@@ -104,6 +106,26 @@ def options(form: filemodel.ProgramForm) -> Options:
         user=form.user or "",
         labels=tuple(form.labels.items()),
         entrypoint=None if form.entrypoint is None else tuple(form.entrypoint),
+    )
+
+
+_MEASURES = {"size": Measure.CONTENT, **{each.value: each for each in Measure}}
+"""Measures, by what the file calls them."""
+
+
+def limits(form: filemodel.BudgetForm) -> tuple[Limit, ...]:
+    """Return the limits of a budget."""
+    return tuple(
+        Limit(
+            measure=_MEASURES[name],
+            warn=each.warn,
+            fail=each.fail,
+            growth_warn=each.growth.warn if each.growth else None,
+            growth_fail=each.growth.fail if each.growth else None,
+            ratchet=getattr(each, "ratchet", False),
+        )
+        for name in _MEASURES
+        if (each := getattr(form, name, None)) is not None
     )
 
 

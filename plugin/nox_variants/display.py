@@ -6,10 +6,11 @@ import os
 import threading
 from typing import TYPE_CHECKING, TextIO
 
-from nox_variants import advice
+from nox_variants import advice, budgets
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.graph import Failed
-from nox_variants.reports import table
+from nox_variants.model import Measure
+from nox_variants.reports import comparison, table
 from nox_variants.results import Outcome
 from nox_variants.runner import Step
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nox_variants.record import Record
     from nox_variants.reports.table import Line
     from nox_variants.runner import Task
+    from nox_variants.standing import Changes
 
     _Printer = Callable[[Line], object]
 
@@ -200,14 +202,7 @@ def print_report(records: Sequence[Record], stream: TextIO) -> None:
     show, room = _printer(stream)
     for line in _table(records, room):
         show(line)
-    for record in records:
-        if record.contradiction:
-            _say(show, f"{DEFECT}: {record.variant}", record.contradiction, style="bold red")
-    for outcome, text, ids in table.notes(records):
-        instead = (f"  {line}" for line in advice.remedies_of(ids, records))
-        _say(show, f"{outcome}: {', '.join(ids)}", text, *instead)
-    if names := table.deaf(records):
-        _say(show, f"note: {', '.join(names)}", IGNORED)
+    _say_what_needs_words(records, show)
     if len(records) == 1 and records[0].outcome is Outcome.XFAILED:
         heading = f"{records[0].outcome}: {records[0].variant}"
         _say(show, heading, records[0].explanation, style="dim", rest="dim")
@@ -218,6 +213,35 @@ def print_report(records: Sequence[Record], stream: TextIO) -> None:
     if names := table.stand_ins(records):
         _say(show, f"{table.STAND_IN} made with stand-ins:", *names)
     show(())
+
+
+def _say_what_needs_words(records: Sequence[Record], show: _Printer) -> None:
+    for name, sentence in budgets.warnings(records):
+        _say(show, f"budget: {name}", sentence)
+    for record in records:
+        if record.contradiction:
+            _say(show, f"{DEFECT}: {record.variant}", record.contradiction, style="bold red")
+    for outcome, text, ids in table.notes(records):
+        instead = (f"  {line}" for line in advice.remedies_of(ids, records))
+        _say(show, f"{outcome}: {', '.join(ids)}", text, *instead)
+    if names := table.deaf(records):
+        _say(show, f"note: {', '.join(names)}", IGNORED)
+
+
+def print_changes(changes: Changes, stream: TextIO) -> None:
+    """Print what is not what it was, if there is anything."""
+    show, _ = _printer(stream)
+    for words, found in (("baseline", changes.baseline), ("last good run", changes.last)):
+        if found:
+            show(((f"since the {words}: {comparison.headline(found)}", "bold"),))
+            for line in comparison.lines(found):
+                show((("  ", ""), *line))
+            show(())
+    for name, timing in changes.slower:
+        what = "build" if timing.measure is Measure.BUILD else "start-up"
+        now, usual = table.duration(timing.value), table.duration(timing.median)
+        usually = f"usually {usual}, the median of {timing.samples} runs"
+        _say(show, f"slower: {name}", f"{what} took {now}, {usually}", rest="dim")
 
 
 def _say(show: _Printer, heading: str, *lines: str, style: str = "bold", rest: str = "") -> None:

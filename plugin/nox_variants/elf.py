@@ -1,9 +1,9 @@
 """What an ELF file says about itself: read with pyelftools, never executed, not believed.
 
 Program headers are what the kernel and the loader use, and all that counts here; section headers
-may be stripped or wrong, and are only asked for the symbols of a static program, which nothing else
-leads to. All reading goes through a window that is bounded in bytes and steps, so that no file,
-however made, takes long or much memory.
+may be stripped or wrong, and are only asked for what nothing else leads to: the symbols of a static
+program, and what compiled it. All reading goes through a window that is bounded in bytes and steps,
+so that no file, however made, takes long or much memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import os
 import struct
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from nox_variants import toolchain
 from nox_variants.results import FileFacts, Linkage
+from nox_variants.sections import HEADERS, Sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,7 +58,8 @@ _READ_BYTES = 32 << 20
 _READ_CALLS = 20_000
 _TABLE_BYTES = 8 << 20
 _TEXT_BYTES = 1 << 18
-_SECTIONS = 4096
+_COMPILER_BYTES = 65536
+_CONSTANTS_BYTES = 4 << 20
 _CHUNK = 1 << 20
 _DF_1_PIE = 0x08000000
 _BITS = {1: 32, 2: 64}
@@ -72,13 +75,11 @@ _MACHINES = {
 }
 _MIPS, _PPC64, _RISCV = 8, 21, 243
 _VER_FLG_BASE, _VER_FLG_WEAK = 1, 2
-_SHT_SYMTAB = 2
 _HEADER_BYTES = 64
 _EXECUTED = {2, 3}  # ET_EXEC, ET_DYN
 _PT_INTERP = 3
 _SEGMENT = {32: ("IIIIIIII", 1, 4), 64: ("IIQQQQQQ", 2, 5)}  # and p_offset's, p_filesz's place
 _SEGMENT_BYTES = 65536
-_HEADERS = {32: "16sHHIIIIIHHHHHH", 64: "16sHHIQQQIHHHHHH"}
 _SYMBOLS = {32: "IIIBBH", 64: "IBBHQQ"}
 _TABLES = frozenset(
     f"DT_{name}"
@@ -133,7 +134,7 @@ def taken(file: IO[bytes]) -> bool:
     head = file.read(_HEADER_BYTES)
     try:
         order, bits = _ORDERS[head[5]], _BITS[head[4]]
-        header = struct.unpack_from(f"{order}{_HEADERS[bits]}", head)
+        header = struct.unpack_from(f"{order}{HEADERS[bits]}", head)
     except (LookupError, struct.error):
         return False
     kind, start, size, count = header[1], header[5], header[9], header[10]
@@ -251,6 +252,7 @@ class _Reader:
             glibc=_highest(version for _, version in requires),
             abi_tag=self._abi_tag,
             imports=tuple(sorted(self._imports(linkage))),
+            compiler=self._compiler(),
         )
 
     def _segment(self, segment: Any) -> None:
@@ -367,26 +369,24 @@ class _Reader:
 
     def _linked_in(self) -> frozenset[str]:
         """Return what a static program has of the watched functions; ``dlopen`` it always has."""
-        for symbols, strings in self._symbol_tables():
+        for symbols, strings in self._sections().symbol_tables():
             return self._symbol_names(symbols, strings, defined=True) - {"dlopen"}
         return frozenset({NSS} if self._abi_tag and self._contains(_NSSWITCH) else ())
 
-    def _symbol_tables(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the symbols and names of the first SHT_SYMTAB (gABI, "Sections")."""
-        wide = self._elf.elfclass == 64  # noqa: PLR2004  # bits
-        header = struct.unpack_from(f"{self._order}{_HEADERS[self._elf.elfclass]}", self._head)
-        start, size, count = header[6], header[11], header[12]
-        form = "IIQQQQIIQQ" if wide else "IIIIIIIIII"
-        if not start or size != struct.calcsize(f"{self._order}{form}"):
-            return
-        table = self._at(start, _bounded(count, _SECTIONS) * size)
-        sections = list(struct.iter_unpack(f"{self._order}{form}", table))
-        for section in sections:
-            if section[1] == _SHT_SYMTAB and section[6] < count:
-                yield self._section(section), self._section(sections[section[6]])
+    def _sections(self) -> Sections:
+        return Sections(self._head, self._elf.elfclass, self._order, self._at)
 
-    def _section(self, section: tuple[int, ...]) -> bytes:
-        return self._at(section[4], _bounded(section[5], _TABLE_BYTES))
+    def _compiler(self) -> str:
+        """Return what compiled the file; nothing where its sections make no sense."""
+        try:
+            sections = self._sections()
+            return toolchain.compiler(
+                sections.beginning(b".go.buildinfo", _COMPILER_BYTES),
+                sections.beginning(b".comment", _COMPILER_BYTES),
+                lambda: sections.beginning(b".rodata", _CONSTANTS_BYTES),
+            )
+        except (LookupError, ValueError, OverflowError, OSError, struct.error):
+            return ""
 
     def _symbol_names(self, symbols: bytes, strings: bytes, *, defined: bool) -> frozenset[str]:
         """Return the watched functions among symbols (gABI, "Symbol Table")."""

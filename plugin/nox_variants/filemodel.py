@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nox_variants.filevalues import (
     NAMES_SCHEMA,
@@ -39,7 +39,9 @@ from nox_variants.filevalues import (
     ProgramName,
     RequestPath,
     Seconds,
+    SizeGrowth,
     Text,
+    TimeGrowth,
     User,
     VerdictName,
     Words,
@@ -59,6 +61,24 @@ class Form(BaseModel):
     """What all forms have in common: nothing unknown, nothing converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+
+class ShorthandForm(Form):
+    """A mapping that may be written as its one important value."""
+
+    shorthand: ClassVar[str]
+    plain: ClassVar[dict[str, Any]] = {"type": "string"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        return value if isinstance(value, (dict, type(None))) else {cls.shorthand: value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [cls.plain, handler.resolve_ref_schema(handler(core))]}
 
 
 class SelectorForm(Form):
@@ -99,6 +119,101 @@ class ExpectForm(SelectorForm):
     def _cause_of_a_failure(self) -> Self:
         if self.cause and self.verdict == Verdict.WORKS:
             raise ValueError("what works has no cause. Write verdict: fails, or leave cause out.")
+        return self
+
+
+class SizeGrowthForm(ShorthandForm):
+    """How much a size may grow, since the baseline and since the last good run: `5%`, `200kB`."""
+
+    shorthand = "fail"
+    plain: ClassVar[dict[str, Any]] = {"type": ["string", "integer"]}
+
+    fail: SizeGrowth | None = Field(None, description="More fails the run.")
+    warn: SizeGrowth | None = Field(None, description="More is said.")
+
+
+class TimeGrowthForm(ShorthandForm):
+    """How much a time may grow since the last good run: `50%`, `2s`."""
+
+    shorthand = "fail"
+    plain: ClassVar[dict[str, Any]] = {"type": ["string", "number"]}
+
+    fail: TimeGrowth | None = Field(None, description="More fails the run.")
+    warn: TimeGrowth | None = Field(None, description="More is said.")
+
+
+class LimitForm(ShorthandForm):
+    """What a measure may be; a plain value is what fails the run."""
+
+    shorthand = "fail"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        fail, warn = getattr(self, "fail", None), getattr(self, "warn", None)
+        if fail is not None and warn is not None and warn >= fail:
+            raise ValueError("warns where it fails already. Let warn be less than fail.")
+        if not self.model_fields_set - {"ratchet"} and not getattr(self, "ratchet", False):
+            raise ValueError("limits nothing. Give it fail, warn, growth or ratchet.")
+        return self
+
+
+class SizeLimitForm(LimitForm):
+    """What a size may be; a plain value is what fails the run."""
+
+    plain: ClassVar[dict[str, Any]] = {"type": ["string", "integer"], "examples": ["1MB"]}
+
+    fail: Bytes | None = Field(None, description="More fails the run.")
+    warn: Bytes | None = Field(None, description="More is said.")
+    growth: SizeGrowthForm | None = Field(
+        None, description="What it may grow, since the baseline and since the last good run."
+    )
+    ratchet: bool = Field(
+        default=False,
+        description="Whether the least that variants.lock ever kept is a limit, too:"
+        " `--update-baseline` lowers it, and never raises it.",
+    )
+
+
+class TimeLimitForm(LimitForm):
+    """What a time may be; a plain value is what fails the run."""
+
+    plain: ClassVar[dict[str, Any]] = {"type": ["string", "number"], "examples": ["5s"]}
+
+    fail: Seconds | None = Field(None, description="More fails the run.")
+    warn: Seconds | None = Field(None, description="More is said.")
+    growth: TimeGrowthForm | None = Field(
+        None, description="What it may grow since the last good run."
+    )
+
+
+class BudgetForm(Form):
+    """What variants that work may measure; of several, the last that matches counts."""
+
+    where: SelectorForm = Field(
+        SelectorForm(), description="The variants that it is for; all when left out."
+    )
+    size: SizeLimitForm | None = Field(
+        None, description="Content: regular files over all layers, uncompressed."
+    )
+    above_base: SizeLimitForm | None = Field(
+        None, description="The same without the run image's own layers."
+    )
+    transfer: SizeLimitForm | None = Field(
+        None, description="Compressed layers, as a registry has them."
+    )
+    binary: SizeLimitForm | None = Field(None, description="The artifact.")
+    build: TimeLimitForm | None = Field(None, description="Wall time of the compile.")
+    startup: TimeLimitForm | None = Field(
+        None, description="From its execution to its end, or to a server's answer."
+    )
+    memory: SizeLimitForm | None = Field(
+        None, description="Peak resident memory, which smoke.repeat: 2 and more measures."
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.model_fields_set - {"where"}:
+            raise ValueError("limits nothing. Give it a size: {size: 1MB}.")
         return self
 
 
@@ -175,6 +290,22 @@ class FileForm(Form):
         return self
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+def _one_or_more_schema(schema: dict[str, Any]) -> None:
+    several = {key: schema.pop(key) for key in ("type", "items")}
+    schema["anyOf"] = [several["items"], several]
+
+
+Budgets = Annotated[
+    list[BudgetForm],
+    BeforeValidator(_one_or_more),
+    Field(json_schema_extra=_one_or_more_schema),
+]
+
+
 class ProgramForm(Form):
     """A program: its combinations are the product of `run` and `link` (and `build`)."""
 
@@ -238,28 +369,14 @@ class ProgramForm(Form):
     expect: list[ExpectForm] = Field(
         [], description="What does not work, and why; everything else is expected to work."
     )
+    budget: Budgets = Field(
+        [],
+        description="What variants that work may measure: one budget, or a list of them.",
+    )
     smoke: SmokeForm = Field(SmokeForm(), description="The smoke run.")
     network: Literal["default", "none"] = Field(
         "default", description="Whether the build may use the network."
     )
-
-
-class ShorthandForm(Form):
-    """A mapping that may be written as its one important value."""
-
-    shorthand: ClassVar[str]
-    plain: ClassVar[dict[str, Any]] = {"type": "string"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: Any) -> Any:
-        return {cls.shorthand: value} if isinstance(value, (str, list)) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [cls.plain, handler.resolve_ref_schema(handler(core))]}
 
 
 class RegistryForm(ShorthandForm):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from nox_variants.errors import did_you_mean
-from nox_variants.model import Cause, Libs, LinkMode, Need, Verdict
+from nox_variants.model import Cause, Growth, Libs, LinkMode, Need, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,9 +30,10 @@ _SCRATCH = "scratch"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?)B?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?i?)B?")
 _UNITS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 _LARGEST = 2**50
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,22 @@ def _bytes(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LARGEST:
         raise ValueError(f"{value!r} is no size. Write 64MB, 512KiB or a number of bytes.")
     return value
+
+
+def _growth(amount: Callable[[Any], Any], example: str) -> Callable[[Any], Any]:
+    """Return a validator of how much more something may be: a percentage, or an amount."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
+            return Growth(ratio=float(match[1]) / 100)
+        if value == 0 and not isinstance(value, bool):
+            return Growth(amount=0)
+        try:
+            return Growth(amount=amount(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is no growth. Write 5% or {example}.") from None
+
+    return check
 
 
 def _image(value: str, info: ValidationInfo) -> str:
@@ -285,6 +302,16 @@ Bytes = Annotated[
     int,
     BeforeValidator(_bytes),
     WithJsonSchema({"type": ["string", "integer"], "examples": ["64MB", "512KiB"]}),
+]
+SizeGrowth = Annotated[
+    Any,
+    BeforeValidator(_growth(_bytes, "200kB")),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["5%", "200kB", 0]}),
+]
+TimeGrowth = Annotated[
+    Any,
+    BeforeValidator(_growth(_seconds, "2s")),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["50%", "2s"]}),
 ]
 if TYPE_CHECKING:
     Globs = list[str]

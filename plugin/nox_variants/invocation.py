@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import platform
 import secrets
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,27 +16,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import nox_variants
-from nox_variants import runner
-from nox_variants.display import display, print_report
+from nox_variants import lockfile, matrix, recordfile, runner
+from nox_variants.baseline import NAME, Baseline
+from nox_variants.display import display, print_changes, print_report
 from nox_variants.errors import UsageError
 from nox_variants.history import History
 from nox_variants.options import cores
 from nox_variants.plan import make_plans
-from nox_variants.record import SCHEMA, Record, to_json
 from nox_variants.reports import table
 from nox_variants.results import EngineName
+from nox_variants.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from nox_variants.engines.docker.pulling import Puller
     from nox_variants.engines.embedded import EmbeddedEngine
     from nox_variants.engines.protocol import Engine
+    from nox_variants.images.locking import Locked
     from nox_variants.images.provider import Images
     from nox_variants.model import Settings, Variant
     from nox_variants.options import Options
+    from nox_variants.record import Record
     from nox_variants.results import EngineInfo
     from nox_variants.runner import Task
+    from nox_variants.standing import Changes
     from nox_variants.store import Store
 
 FOLDER = ".variants"
@@ -75,29 +77,95 @@ def run(
         VariantsError: When the run cannot begin or cannot be recorded.
     """
     begin = time.perf_counter()
-    folder = project_folder(settings)
+    agreed = _baseline(settings, options)
     with display(stream, len(variants)) as shown:
-        engine, why = choose_engine(settings, options, environ=environ, progress=shown.note)
-        with closing(engine), History(folder / "history.sqlite") as history:
+        engine, why = choose_engine(
+            settings,
+            options,
+            environ=environ,
+            progress=shown.note,
+            locked=agreed.images if options.locked else None,
+        )
+        with closing(engine), History(history_file(settings), note=shown.note) as history:
             info = engine.probe()
             shown.note(f"engine: {info.name} {info.version}: {why}")
             for note in info.notes:
                 shown.note(f"note: {note}")
+            context = _context(settings, info)
+            standing = Standing(history, agreed, context.run_id, updating=options.update_baseline)
             records = runner.run(
-                make_plans(settings, variants),
+                make_plans(settings, variants, transfer=options.transfer),
                 engine,
-                _context(settings, info),
+                context,
                 _Recorder(shown, history),
                 jobs=options.jobs or cores() * (1 if info.name is EngineName.EMBEDDED else 2),
                 fail_fast=options.fail_fast,
                 strict=options.strict,
+                hold=standing.hold,
             )
+            changes = standing.changes(records)
     print_report(records, stream)
+    print_changes(changes, stream)
+    for note in _agree(settings, variants, records, agreed, options):
+        print(note, file=stream)
     seconds = table.duration(time.perf_counter() - begin)
     print(f"{table.summary(records)} in {seconds} ({info.name} {info.version})", file=stream)
     if options.json:
-        write_json(options.json, records)
+        recordfile.write(options.json, recordfile.document(records), what="--json")
+    _summarize(records, changes, environ)
     return records
+
+
+def history_file(settings: Settings) -> Path:
+    """Return where a project's records are kept; its folder is made."""
+    return project_folder(settings) / "history.sqlite"
+
+
+def _baseline(settings: Settings, options: Options) -> Baseline:
+    """Return what the run is held against; an empty baseline where there is none."""
+    if not lockfile.exists(settings.root):
+        if options.locked:
+            raise UsageError(
+                f"--locked: there is no {settings.root / NAME}",
+                hint="`nox -s matrix -- --update-baseline` writes it.",
+            )
+        return Baseline()
+    return lockfile.read(settings.root, host_platform())
+
+
+def _agree(
+    settings: Settings,
+    variants: Sequence[Variant],
+    records: Sequence[Record],
+    agreed: Baseline,
+    options: Options,
+) -> Iterator[str]:
+    """Update the baseline when that is asked for, else say which rows are missing or stale."""
+    every = matrix.expand(settings).variants
+    if options.update_baseline:
+        lockfile.update(settings.root, host_platform(), lambda found: found.updated(records, every))
+        rows = sum(record.verdict is not None for record in records)
+        yield f"{NAME}: {rows} of {len(records)} variants are in the baseline now"
+    elif lockfile.exists(settings.root):
+        if missing := agreed.missing(records):
+            yield f"{NAME}: no row of {', '.join(missing)}: --update-baseline adds them"
+        whole = len(variants) == len(every)
+        if whole and (stale := agreed.stale(every)):
+            yield f"{NAME}: stale rows, {', '.join(stale)}: --update-baseline removes them"
+
+
+def _summarize(records: Sequence[Record], changes: Changes, environ: Mapping[str, str]) -> None:
+    """Add to the summary of a step of GitHub Actions, where there is one."""
+    if not (name := environ.get("GITHUB_STEP_SUMMARY")):
+        return
+    from nox_variants.reports import markdown  # noqa: PLC0415  # in CI only
+
+    text = markdown.document(records, changes.all, title="nox-variants")
+    try:
+        with Path(name).open("a", encoding="utf-8") as summary:
+            summary.write(f"{text}\n")
+    except OSError as error:
+        raise UsageError(f"GITHUB_STEP_SUMMARY {name}: {error.strerror}") from error
 
 
 class _Recorder:
@@ -121,8 +189,16 @@ def choose_engine(
     *,
     environ: Mapping[str, str],
     progress: Callable[[str], None],
+    locked: Locked | None = None,
 ) -> tuple[Engine, str]:
     """Return the engine that the options ask for, or the best there is, and why it is that one.
+
+    Args:
+        settings: The file.
+        options: What is asked for.
+        environ: The environment.
+        progress: Told what takes long.
+        locked: What is used of each image, and nothing else; None to use what sources give.
 
     Raises:
         EngineUnavailable: The engine that was asked for does not answer.
@@ -131,7 +207,8 @@ def choose_engine(
 
     choice = selection.choose(options.engine, environ)
     if choice.daemon is None:
-        return open_engine(settings, options, environ=environ, progress=progress), choice.why
+        embedded = open_engine(settings, options, environ=environ, progress=progress, locked=locked)
+        return embedded, choice.why
     from nox_variants.engines.docker import builders  # noqa: PLC0415  # one engine is loaded
     from nox_variants.engines.docker.engine import DockerEngine  # noqa: PLC0415
     from nox_variants.engines.docker.pulling import Puller  # noqa: PLC0415
@@ -146,21 +223,27 @@ def choose_engine(
         progress=progress,
         cancelled=cancelled,
     )
-    images = _images(
-        store,
-        settings,
-        options,
-        environ=environ,
-        progress=progress,
-        cancelled=cancelled,
-        pull=puller,
-    )
+
+    def images(locked: Locked | None) -> Images:
+        return _images(
+            store,
+            settings,
+            options,
+            environ=environ,
+            progress=progress,
+            cancelled=cancelled,
+            pull=puller,
+            locked=locked,
+        )
+
     engine = DockerEngine(
         daemon=choice.daemon,
         builder=builder,
         store=store,
-        images=images,
+        images=images(locked),
         helper=next(image for image in settings.images if image.name == _HELPER),
+        # No record has the helper: it is only in the lock where a variant uses its image, too.
+        tools=images(locked if any(name == _HELPER for name, _ in locked or ()) else None),
         roots=settings.roots,
         output=project_folder(settings),
         use_cache=options.use_cache,
@@ -178,6 +261,7 @@ def open_engine(
     *,
     environ: Mapping[str, str],
     progress: Callable[[str], None],
+    locked: Locked | None = None,
 ) -> EmbeddedEngine:
     """Return the embedded engine; whether bubblewrap works here is found out meanwhile."""
     from nox_variants.sandbox import bubblewrap  # noqa: PLC0415  # one engine is loaded
@@ -189,7 +273,13 @@ def open_engine(
 
         store, cancelled = _store(environ), threading.Event()
         images = _images(
-            store, settings, options, environ=environ, progress=progress, cancelled=cancelled
+            store,
+            settings,
+            options,
+            environ=environ,
+            progress=progress,
+            cancelled=cancelled,
+            locked=locked,
         )
         return EmbeddedEngine(
             store=store,
@@ -218,6 +308,7 @@ def _images(
     progress: Callable[[str], None],
     cancelled: threading.Event,
     pull: Puller | None = None,
+    locked: Locked | None = None,
 ) -> Images:
     from nox_variants.images.provider import Images  # noqa: PLC0415  # what a run needs
 
@@ -231,6 +322,7 @@ def _images(
         host=host_platform(),
         environ=environ,
         pull=pull,
+        locked=locked,
     )
 
 
@@ -258,33 +350,6 @@ def source_date_epoch(environ: Mapping[str, str]) -> int:
             hint="Unset it, or give what `git log -1 --format=%ct` prints.",
         )
     return int(text)
-
-
-def write_json(file: Path, records: Sequence[Record]) -> None:
-    """Write records as JSON: the whole file or nothing.
-
-    Raises:
-        UsageError: When the file cannot be written.
-    """
-    run_id = records[0].run_id if records else ""
-    values = {"schema": SCHEMA, "run_id": run_id, "records": [to_json(each) for each in records]}
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as draft:
-            try:
-                json.dump(values, draft, indent=1, ensure_ascii=False)
-                draft.write("\n")
-                draft.flush()
-                Path(draft.name).chmod(0o644)
-                Path(draft.name).replace(file)
-            except BaseException:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise UsageError(
-            f"--json {file}: cannot be written: {error.strerror}", hint="Does its folder exist?"
-        ) from error
 
 
 def _context(settings: Settings, info: EngineInfo) -> runner.RunContext:

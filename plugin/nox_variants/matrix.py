@@ -15,7 +15,7 @@ from nox_variants.model import Expected, Libs, LinkMode, Problem, Variant, Varia
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from nox_variants.model import Location, Program, Selector, Settings
+    from nox_variants.model import Limit, Location, Measure, Program, Selector, Settings
 
 EVERY = "variant"
 """The tag that all variants have."""
@@ -165,6 +165,7 @@ class _Program:
         if not kept:
             self.said[self._program.location, self._program.name] = "has no variant left."
         self._expect(kept)
+        self._limit()
 
     def _product(self) -> Iterator[Variant]:
         program = self._program
@@ -202,6 +203,18 @@ class _Program:
             replace(variant, expected=expected[variant.id]) if variant.id in expected else variant
             for variant in kept.values()
         ]
+
+    def _limit(self) -> None:
+        limits: dict[VariantId, dict[Measure, Limit]] = {}
+        for budget in self._program.budgets:
+            for variant in self._selected(budget.selector, self.variants):
+                mine = limits.setdefault(variant.id, {})
+                mine.update((limit.measure, limit) for limit in budget.limits)
+        if limits:
+            self.variants = [
+                replace(variant, limits=tuple(limits.get(variant.id, {}).values()))
+                for variant in self.variants
+            ]
 
     def _selected(self, selector: Selector, variants: Iterable[Variant]) -> list[Variant]:
         """Return what a selector matches; each of its globs has to match something."""

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from nox_variants.yamlfile import Keys
 
-PLANNED = {"budget"}
-"""Keys that later versions will know: refused, so that nobody counts on them."""
-
 _KINDS = {
     dict: "a mapping",
     list: "a list",
@@ -61,8 +58,6 @@ def said(detail: ErrorDetails) -> str:
 def unknown_key(keys: Keys) -> str:
     """Return what is wrong with a key that its form does not have."""
     name = str(keys[-1])
-    if name in PLANNED:
-        return f"key {name!r} is not supported by this version. Leave it out."
     known = _form_at(keys[:-1]).model_fields
     hint = did_you_mean(name, known) or f" Known are {', '.join(known)}."
     return f"unknown key {name!r}.{hint}"

@@ -272,6 +272,52 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How much more than before something may be: a part of it, or an amount.
+
+    Attributes:
+        ratio: ``0.05`` for 5 %; None where it is an amount.
+        amount: In bytes, or in seconds for times; None where it is a ratio.
+    """
+
+    ratio: float | None = None
+    amount: float | None = None
+
+    def limit(self, reference: float) -> float:
+        """Return the most that may come after a reference."""
+        return reference + (self.amount or 0) + reference * (self.ratio or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What one measure may be: bytes, or seconds for times. None is no limit.
+
+    Attributes:
+        measure: What is measured.
+        warn: More is said.
+        fail: More fails the run.
+        growth_warn: Growth beyond this, since the baseline or since the last good run, is said.
+        growth_fail: Likewise, and it fails the run.
+        ratchet: Whether what the baseline keeps as the least ever measured is a limit, too.
+    """
+
+    measure: Measure
+    warn: float | None = None
+    fail: float | None = None
+    growth_warn: Growth | None = None
+    growth_fail: Growth | None = None
+    ratchet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits of the variants that a selector matches; per measure, the last that matches counts."""
+
+    selector: Selector
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inclusion:
     """One combination added to the product; ``build`` is None for the default build image."""
 
@@ -399,6 +445,7 @@ class Program:
         include: Combinations added after the product.
         exclude: Combinations taken out of the product.
         expect: Expectations; the last one that matches a variant counts.
+        budgets: Limits of what is measured; likewise, for each measure.
         smoke: The smoke run.
         network: Whether the build may use the network.
         location: Where the program starts in the file.
@@ -416,6 +463,7 @@ class Program:
     include: tuple[Inclusion, ...] = ()
     exclude: tuple[Selector, ...] = ()
     expect: tuple[Expectation, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     smoke: Smoke = field(default_factory=Smoke)
     network: bool = True
     location: Location = field(default=NOWHERE, compare=False)
@@ -449,7 +497,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One combination: a program built in one image, linked one way, run in another image."""
+    """One combination: a program built in one image, linked one way, run in another image.
+
+    `expected` and `limits` are what the program's rules say of it.
+    """
 
     id: VariantId
     program: str
@@ -459,6 +510,7 @@ class Variant:
     link: LinkMode
     libs: Libs = Libs.NONE
     expected: Expected = field(default_factory=Expected)
+    limits: tuple[Limit, ...] = ()
 
     @property
     def linking(self) -> str:

@@ -33,6 +33,9 @@ class Options:
         use_cache: Whether images and builds of earlier runs are good.
         fail_fast: Whether nothing new begins after the first bad outcome.
         strict: Whether a skipped variant is an error.
+        transfer: Whether the compressed size of every image is worked out.
+        locked: Whether images have to be those of ``variants.lock``.
+        update_baseline: Whether ``variants.lock`` takes what the run measured.
     """
 
     engine: str = "auto"
@@ -44,6 +47,9 @@ class Options:
     use_cache: bool = True
     fail_fast: bool = False
     strict: bool = False
+    transfer: bool = False
+    locked: bool = False
+    update_baseline: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,6 +84,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], *, prog: str) ->
         use_cache=not namespace.no_cache,
         fail_fast=namespace.fail_fast,
         strict=namespace.strict,
+        transfer=namespace.transfer,
+        locked=namespace.locked,
+        update_baseline=namespace.update_baseline,
     )
 
 
@@ -122,6 +131,13 @@ def _parser(prog: str, environ: Mapping[str, str]) -> _Parser:
     add("--no-cache", action="store_true", help="prepare images and compile anew")
     add("--fail-fast", action="store_true", help="begin nothing new after the first bad outcome")
     add("--strict", action="store_true", help="a variant that has to be skipped is an error")
+    add("--transfer", action="store_true", help="work out compressed sizes, too")
+    add("--locked", action="store_true", help="use exactly the images that variants.lock names")
+    add(
+        "--update-baseline",
+        action="store_true",
+        help="keep verdicts, sizes and image digests of this run in variants.lock",
+    )
     return parser
 
 

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.model import CopiedFile, Libs
+from nox_variants.model import CopiedFile, Libs, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,28 +110,50 @@ class RunStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a variant needs done, without an engine."""
+    """Everything a variant needs done, without an engine.
+
+    Attributes:
+        variant: The variant.
+        language: What its program is written in.
+        build: What has to be compiled.
+        run: The image that ships.
+        smoke: How it is tried.
+        transfer: Whether the compressed size of its image is worked out, which takes a while.
+    """
 
     variant: Variant
     language: Language
     build: BuildStage
     run: RunStage
     smoke: Smoke
+    transfer: bool = False
 
 
-def make_plans(settings: Settings, variants: Iterable[Variant]) -> tuple[Plan, ...]:
+def make_plans(
+    settings: Settings, variants: Iterable[Variant], *, transfer: bool = False
+) -> tuple[Plan, ...]:
     """Return one plan per variant, in the same order.
 
     Args:
         settings: The file that the variants come from.
         variants: Any selection of its variants.
+        transfer: Whether the compressed size of every image is worked out; without it, of those
+            that have a budget of it.
     """
     programs = {program.name: program for program in settings.programs}
     images = {image.name: image for image in settings.images}
-    return tuple(_plan(programs[variant.program], images, variant) for variant in variants)
+    return tuple(
+        _plan(
+            programs[variant.program],
+            images,
+            variant,
+            transfer=transfer or any(each.measure is Measure.TRANSFER for each in variant.limits),
+        )
+        for variant in variants
+    )
 
 
-def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
+def _plan(program: Program, images: dict[str, Image], variant: Variant, *, transfer: bool) -> Plan:
     recipe = program.language.recipe(variant.link)
     if recipe is None:  # the configuration was checked for it
         raise AssertionError(variant)
@@ -173,7 +195,12 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant) -> Plan:
         single_stage=single,
     )
     return Plan(
-        variant=variant, language=program.language, build=build, run=run, smoke=program.smoke
+        variant=variant,
+        language=program.language,
+        build=build,
+        run=run,
+        smoke=program.smoke,
+        transfer=transfer,
     )
 
 

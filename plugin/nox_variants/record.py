@@ -49,6 +49,8 @@ class ImageUsed:
         digest: Digest of its content.
         stand_in: Whether it only stands in for the image of that name.
         packages: ``name=version`` of everything in it, where that is known.
+        pinned: ``alpine:3.20@sha256:...``: by which its registry gives this very content again,
+            without its setup; empty for other sources, and where only a daemon has it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ImageUsed:
     digest: Digest
     stand_in: bool
     packages: tuple[str, ...]
+    pinned: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,13 +280,26 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(values: object) -> Record:
-    """Return the record that JSON values hold.
+    """Return the record that JSON values hold; one of an older form is migrated.
 
     Raises:
         ValueError: When they do not have the form of ``record.schema.json``
-            (a :class:`pydantic.ValidationError`).
+            (a :class:`pydantic.ValidationError`), or have a newer one.
     """
-    return _adapter().validate_python(values)
+    return _adapter().validate_python(_migrated(values))
+
+
+def _migrated(values: object) -> object:
+    """Return the values in today's form."""
+    if not isinstance(values, dict) or not isinstance(form := values.get("schema"), int):
+        return values
+    if form > SCHEMA:
+        raise ValueError(
+            f"the record is of a newer nox-variants (schema {form}; this one knows {SCHEMA})."
+            " Upgrade nox-variants."
+        )
+    # Schema 1 had no checks of budgets, and did not know the compiler.
+    return {**values, "schema": SCHEMA, "budget": []} if form == 1 else values
 
 
 def json_schema() -> dict[str, Any]:

@@ -91,6 +91,8 @@ class PreparedImage:
         content: Bytes of regular files over all its layers.
         env: Environment of its configuration.
         user: Who runs what it starts; empty for root.
+        pinned: ``alpine:3.20@sha256:...``: by which its registry gives this very content again,
+            without its setup; empty for other sources, and where only a daemon has it.
     """
 
     name: str
@@ -105,6 +107,7 @@ class PreparedImage:
     content: int = 0
     env: Pairs = ()
     user: str = ""
+    pinned: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,9 @@ class FileFacts:
         imports: Of the functions that need more than libraries (:data:`elf.WATCHED`), those that it
             takes from a library, or has in itself where it is static: ``getaddrinfo``, ``dlopen``.
         class_version: Major version of a Java class file (JVMS, 4.1); 0 for any other.
+        compiler: What compiled it, in its own words, printable and bounded: ``go1.22.5``,
+            ``GCC: (Debian 12.2.0-14) 12.2.0``, or ``rustc`` where Rust leaves no version; empty
+            where nothing says so, and for class files.
     """
 
     linkage: Linkage
@@ -146,6 +152,7 @@ class FileFacts:
     abi_tag: bool = False
     imports: tuple[str, ...] = ()
     class_version: int = 0
+    compiler: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +201,8 @@ class Sizes:
         binary: The artifact.
         content: Regular files over all layers.
         above_base: The same without the base's layers.
-        transfer: Compressed layers; None when not asked for.
+        transfer: Compressed layers; None when not asked for, and where nobody can tell what the
+            registry of the base says.
     """
 
     binary: int

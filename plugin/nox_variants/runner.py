@@ -113,6 +113,7 @@ def run(
     jobs: int,
     fail_fast: bool = False,
     strict: bool = False,
+    hold: Callable[[Plan, Record], Record] = lambda _, record: record,
 ) -> tuple[Record, ...]:
     """Build, smoke-run and judge every plan; keep going after failures.
 
@@ -125,6 +126,7 @@ def run(
         fail_fast: Whether to begin nothing new after the first bad outcome. What never began is
             recorded as skipped.
         strict: Whether a skipped variant is an error.
+        hold: Holds a record against what the plan's variant may measure; from this thread.
 
     Returns:
         One record per plan.
@@ -133,9 +135,10 @@ def run(
     records: dict[str, Record] = {}
 
     def finished(task: Task, result: object) -> bool:
-        if not isinstance(result, Record):
+        if not isinstance(result, Record) or not isinstance(task.value, Plan):
             observer.finished(task, result)
             return True
+        result = hold(task.value, result)
         records[result.variant] = result
         observer.recorded(result)
         return not (fail_fast and result.outcome.bad)
@@ -343,6 +346,7 @@ def _image_used(role: Role, image: PreparedImage) -> ImageUsed:
         digest=image.digest,
         stand_in=image.stand_in,
         packages=image.packages,
+        pinned=image.pinned,
     )
 
 
@@ -362,6 +366,7 @@ def _linkage_seen(plan: Plan, facts: FileFacts) -> LinkageSeen:
         interpreter=facts.interpreter,
         needed=facts.needed,
         glibc=facts.glibc,
+        compiler=facts.compiler,
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nox_variants.model import Measure
+
 if TYPE_CHECKING:
-    from nox_variants.model import Cause, Measure, Verdict
+    from collections.abc import Sequence
+
+    from nox_variants.model import Cause, Verdict
     from nox_variants.record import Record
     from nox_variants.results import EngineName, Outcome
 
@@ -85,3 +90,73 @@ def point(record: Record) -> Point:
         startup=None if startup is None else startup / 1000,
         memory=smoke.peak_memory if smoke else None,
     )
+
+
+LEAST_SAMPLES = 5
+"""Runs of which a median says something about a time."""
+
+MOST_SAMPLES = 20
+"""Newest runs that a median is made of: what changed for good is soon the usual."""
+
+_FACTOR = 1.5
+_DEVIATIONS = 4
+_FLOORS = {Measure.BUILD: 0.5, Measure.STARTUP: 0.005}
+"""Seconds below which a difference is noise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """A time held against those of earlier runs.
+
+    Attributes:
+        measure: Build time or start-up time.
+        value: Of this run, in seconds.
+        median: Of earlier runs on the same engine and platform, with images of the same sources.
+        samples: How many these are; with fewer than :data:`LEAST_SAMPLES`, nothing is concluded.
+        slower: Whether it is far above what is usual. Times depend on the machine: this never
+            fails a run.
+    """
+
+    measure: Measure
+    value: float
+    median: float
+    samples: int
+    slower: bool
+
+
+def timings(now: Point, earlier: Sequence[Point]) -> tuple[Timing, ...]:
+    """Return how long a variant took, against earlier runs; what came from a cache is left out.
+
+    Args:
+        now: Of this run.
+        earlier: Of the same variant, oldest first.
+    """
+    found = []
+    for measure in _FLOORS:
+        value, before = _time(now, measure), times(now, earlier, measure)
+        if value is not None and before:
+            found.append(_timing(measure, value, before))
+    return tuple(found)
+
+
+def times(now: Point, points: Sequence[Point], measure: Measure) -> tuple[float, ...]:
+    """Return the newest times that can be compared with those of a run, oldest first."""
+    found = (_time(each, measure) for each in points if _alike(each, now))
+    return tuple(each for each in found if each is not None)[-MOST_SAMPLES:]
+
+
+def _timing(measure: Measure, value: float, times: Sequence[float]) -> Timing:
+    median = statistics.median(times)
+    deviation = statistics.median(abs(each - median) for each in times)
+    most = max(median * _FACTOR, median + _DEVIATIONS * deviation, median + _FLOORS[measure])
+    slower = len(times) >= LEAST_SAMPLES and value > most
+    return Timing(measure=measure, value=value, median=median, samples=len(times), slower=slower)
+
+
+def _alike(one: Point, other: Point) -> bool:
+    return (one.engine, one.platform, one.source) == (other.engine, other.platform, other.source)
+
+
+def _time(each: Point, measure: Measure) -> float | None:
+    cached = measure is Measure.BUILD and each.build_cached
+    return None if cached else each.measured(measure)

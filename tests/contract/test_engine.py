@@ -200,6 +200,17 @@ def test_sizes(bench: Bench) -> None:
     assert image.sizes.transfer is None
 
 
+def test_transfer(bench: Bench) -> None:
+    """The compressed size is worked out for a plan that asks for it, and changes nothing else."""
+    plan = bench.plan(run="alpine")
+    image, asked = bench.image(plan), bench.image(replace(plan, transfer=True))
+
+    assert asked.sizes.transfer is not None
+    assert asked.sizes.transfer > 0
+    assert replace(asked.sizes, transfer=None) == image.sizes
+    assert (asked.config_digest, asked.layers) == (image.config_digest, image.layers)
+
+
 def test_single_stage(bench: Bench) -> None:
     """A single-stage image is the build image with more layers: the source, and the changes."""
     plan = bench.plan(run="gcc")

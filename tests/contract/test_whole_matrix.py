@@ -70,6 +70,23 @@ def test_embedded(embedded: dict[str, Any]) -> None:
     assert outcomes.count("skipped") == 3
 
 
+COMPILERS = {"c": "GCC: (", "cpp": "GCC: (", "go": "go1.", "rust": "rustc"}
+"""How what compiled an example begins to speak of itself."""
+
+
+@pytest.mark.parametrize("name", COMPILERS)
+def test_compilers(name: str, embedded: dict[str, Any]) -> None:
+    """What compiled a program is told by the program, however it is linked."""
+    told = {
+        each["linkage"]["compiler"]
+        for variant, each in embedded.items()
+        if variant.startswith(f"hello-{name}(") and each["linkage"]
+    }
+
+    assert told
+    assert not [compiler for compiler in told if not compiler.startswith(COMPILERS[name])]
+
+
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_daemons_agree(
     engine: str, project: Project, embedded: dict[str, Any], request: pytest.FixtureRequest

@@ -27,6 +27,8 @@ TREES = {module: ast.parse(file.read_bytes()) for module, file in SOURCES.items(
 PURE = (
     "advice",
     "bake",
+    "baseline",
+    "budgets",
     "compare",
     "diagnosis",
     "dockerfile",
@@ -38,6 +40,7 @@ PURE = (
     "repetition",
     "reports",
     "subject",
+    "trend",
 )
 IMPURE = {"os", "subprocess", "time", "nox", "docker"}
 LAYERS = (

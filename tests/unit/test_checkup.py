@@ -437,11 +437,11 @@ def test_history(tmp_path: Path) -> None:
 
 
 def test_history_that_is_none(tmp_path: Path) -> None:
-    """A file that is no database is trouble, with what to do."""
+    """A file that is no database is trouble: it is set aside, and that is said."""
     file = tmp_path / "history.sqlite"
     file.write_bytes(b"no database" * 100)
     (found,) = checkup.run((("history", lambda: checkup.history(file)),))
 
     assert (found.name, found.state) == ("history", State.TROUBLE)
-    assert "file is not a database" in found.words
-    assert found.hint
+    (note,) = found.notes
+    assert "is damaged (file is not a database): set aside as" in note

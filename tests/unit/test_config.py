@@ -150,14 +150,6 @@ def test_good_file_becomes_settings(file: Path) -> None:
             ),
         ),
         (
-            "    smoke:",
-            "    budget: {size: 1MB}\n    smoke:",
-            (
-                "14:5: programs.hello-c.budget: key 'budget' is not supported by this version."
-                " Leave it out."
-            ),
-        ),
-        (
             "    language: c\n",
             "",
             "4:5: programs.hello-c: key 'language' is missing.",
@@ -950,7 +942,14 @@ def test_times(file: Path, text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("64MB", 64_000_000), ("1GiB", 2**30), ("512 kB", 512_000), ("100", 100), ("1.5k", 1500)],
+    [
+        ("64MB", 64_000_000),
+        ("1GiB", 2**30),
+        ("512 kB", 512_000),
+        ("512KiB", 512 * 1024),
+        ("100", 100),
+        ("1.5k", 1500),
+    ],
 )
 def test_sizes(file: Path, text: str, size: int) -> None:
     """Sizes have units; a bare number is bytes."""

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -354,6 +355,116 @@ def test_static_functions(read: Callable[[bytes], FileFacts], bits: int, order: 
     assert read(static(bits, order, stripped=True, tagged=False)).imports == ()
 
 
+GCC, GCC_11 = b"GCC: (Debian 12.2.0-14) 12.2.0", b"GCC: (Debian 11.2.0-19) 11.2.0"
+CLANG = b"Debian clang version 14.0.6"
+RUSTC = b"rustc version 1.95.0 (59807616e 2026-04-14)"
+LLD = b"Linker: LLD 22.1.2 (/checkout/src/llvm-project/llvm 1cb4e3833c1919c2e6f)"
+
+
+def lines(*words: bytes) -> bytes:
+    """Return a section ``.comment``."""
+    return b"\0" + b"".join(word + b"\0" for word in words)
+
+
+def go_info(version: bytes, flags: int = 2) -> bytes:
+    """Return a section ``.go.buildinfo``; flags of 2 say that the version is in it."""
+    head = b"\xff Go buildinf:" + bytes([8, flags]) + bytes(16)
+    return head + bytes([len(version) & 0x7F | 0x80, len(version) >> 7]) + version + b"\x04path"
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+@pytest.mark.parametrize(
+    ("comment", "compiler"),
+    [
+        pytest.param(lines(GCC), GCC, id="gcc"),
+        pytest.param(lines(GCC_11, GCC), GCC, id="after-the-start-files"),
+        pytest.param(lines(RUSTC, LLD, GCC), RUSTC, id="rust"),
+        pytest.param(lines(GCC, CLANG, RUSTC, LLD), RUSTC, id="rust-with-c"),
+        pytest.param(lines(GCC, CLANG, LLD), CLANG, id="clang"),
+        pytest.param(lines(GCC, b"mold 1.10.1", b"The Netwide Assembler 2.16"), GCC, id="others"),
+        pytest.param(lines(LLD), b"", id="linker-only"),
+        pytest.param(b"", b"", id="empty"),
+        pytest.param(b"\0" * 100, b"", id="nulls"),
+        pytest.param(b" x\t\x1b[31my\n ", b"x[31my", id="controls"),
+        pytest.param(b"\xff\xfe", "\N{REPLACEMENT CHARACTER}".encode() * 2, id="no-text"),
+        pytest.param(b"y" * 5000, b"y" * 200, id="long"),
+        pytest.param(lines(GCC) + b"z" * (1 << 20), b"z" * 200, id="huge"),
+    ],
+)
+def test_compiler(
+    read: Callable[[bytes], FileFacts], bits: int, order: str, comment: bytes, compiler: bytes
+) -> None:
+    """The compiler of the program itself is told, bounded and printable, as it calls itself."""
+    maker = Maker(bits=bits, order=order).named((b".text", 0, b"x"), (b".comment", 0, comment))
+
+    assert read(maker.build()).compiler == compiler.decode()
+
+
+@pytest.mark.parametrize(("bits", "order"), CLASSES)
+@pytest.mark.parametrize(
+    ("info", "compiler"),
+    [
+        pytest.param(go_info(b"go1.22.5"), "go1.22.5", id="go"),
+        pytest.param(go_info(b"go1.22.5", flags=3), "go1.22.5", id="other-order"),
+        pytest.param(go_info(b"go" + b"1" * 900), "go" + "1" * 198, id="long"),
+        pytest.param(go_info(b"go1.17", flags=0), GCC.decode(), id="pointer"),
+        pytest.param(go_info(b"go1.22.5")[:31], GCC.decode(), id="cut"),
+        pytest.param(b"\xff Go buildinf:\x08\2" + b"\xff" * 80, GCC.decode(), id="endless-length"),
+        pytest.param(b"x" + go_info(b"go1.22.5"), GCC.decode(), id="other-magic"),
+        pytest.param(go_info(b""), GCC.decode(), id="empty"),
+    ],
+)
+def test_go_compiler(
+    read: Callable[[bytes], FileFacts], bits: int, order: str, info: bytes, compiler: str
+) -> None:
+    """A Go program names its Go, also with C in it."""
+    maker = Maker(bits=bits, order=order)
+    maker.named((b".comment", 0, lines(GCC)), (b".go.buildinfo", 0, info))
+
+    assert read(maker.build()).compiler == compiler
+
+
+@pytest.mark.parametrize(
+    ("comment", "compiler"),
+    [(lines(GCC), "rustc"), (lines(GCC, RUSTC), RUSTC.decode()), (b"", "")],
+)
+def test_rust_without_a_line(
+    read: Callable[[bytes], FileFacts], comment: bytes, compiler: str
+) -> None:
+    """A Rust that leaves no line of its own is not taken for the GCC of the start files."""
+    constants = b"x" * 100_000 + b"RUST_BACKTRACE\0"
+    maker = Maker().named((b".rodata", 0, constants), (b".comment", 0, comment))
+
+    assert read(maker.build()).compiler == compiler
+
+
+def test_sections_that_lie(read: Callable[[bytes], FileFacts]) -> None:
+    """Wrong section headers cost the compiler, and nothing else that a dynamic file says."""
+    plain = read(dynamic(Maker()).build())
+    good = dynamic(Maker()).named((b".comment", 0, lines(GCC)))
+    data = good.build()
+    begin = len(data) - len(good.sections)
+    lies = {
+        "far": data[:0x28] + b"\xff" * 8 + data[0x30:],
+        "many": data[:0x3C] + b"\xff\xff" + data[0x3E:],
+        "no-names": data[:0x3E] + b"\xff\xff" + data[0x40:],
+        "other-size": data[:0x3A] + b"\0\0" + data[0x3C:],
+        "cut": data[:-1],
+        "huge-names": data[: begin + 128 + 32] + b"\xff" * 8 + data[begin + 128 + 40 :],
+        "huge": data[: begin + 64 + 32] + b"\xff" * 8 + data[begin + 64 + 40 :],
+        "far-section": data[: begin + 64 + 24] + b"\xff" * 8 + data[begin + 64 + 32 :],
+        "no-bytes": data[: begin + 64 + 4] + b"\x08" + data[begin + 64 + 5 :],
+    }
+
+    assert read(data) == replace(plain, compiler=GCC.decode())
+    found = {name: read(lie) for name, lie in lies.items()}
+    assert {name: replace(facts, compiler="") for name, facts in found.items()} == dict.fromkeys(
+        lies, plain
+    )
+    told = {name for name, facts in found.items() if facts.compiler}
+    assert told == {"huge-names", "huge"}  # no more is read than there may be
+
+
 def many_needed(count: int) -> Maker:
     """Return a file that needs one library many times."""
     return dynamic(Maker(), needed=["libc.so.6"], tags=[(DT_NEEDED, 1)] * (count - 1))
@@ -528,7 +639,7 @@ VALID = [
             defines=["X_1"],
             undefined=["dlopen"],
             texts=TEXTS,
-        )
+        ).named((b".comment", 0, lines(GCC)), (b".go.buildinfo", 0, go_info(b"go1.22.5")))
     ]
 ]
 
@@ -543,7 +654,9 @@ def believable(facts: FileFacts, data: bytes) -> bool:
     """Tell whether facts are within all bounds, and agree with the header."""
     texts = (facts.interpreter, *facts.needed, facts.glibc, facts.soname, *facts.defines)
     return (
-        facts.machine == elf.machine(data)
+        len(facts.compiler) <= 200
+        and facts.compiler.isprintable()
+        and facts.machine == elf.machine(data)
         and facts.bits in {0, 32, 64}
         and len(facts.needed) <= 512
         and all(len(text) <= 4096 for text in texts)
@@ -603,6 +716,11 @@ def test_real_binaries(tmp_path: Path, compiler: str, linkage: Linkage, abi_tag:
 
     assert (facts.linkage, facts.abi_tag) == (linkage, abi_tag)
     assert facts.machine == os.uname().machine
+    assert facts.compiler.startswith("GCC: (")
+    version = subprocess.run(
+        ["gcc", "-dumpfullversion"], check=True, capture_output=True, text=True
+    )
+    assert facts.compiler.endswith(version.stdout.strip())
     needed = {Linkage.GLIBC_DYNAMIC: "libc.so.6", Linkage.MUSL_DYNAMIC: "libc.so"}.get(linkage)
     assert linkage is Linkage.OTHER or facts.needed == ((needed,) if needed else ())
     assert facts.interpreter.startswith("/lib") == bool(needed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,7 @@ import pytest
 
 from nox_variants import invocation
 from nox_variants.errors import UsageError
-from nox_variants.record import from_json
 from ordinary import ordinary_user
-from records import FULL, SKIPPED
 from samples import SETTINGS
 
 if TYPE_CHECKING:
@@ -62,39 +59,6 @@ def test_source_date_epoch_that_is_none(text: str) -> None:
 
     assert repr(text) in str(caught.value)
     assert "git log" in str(caught.value)
-
-
-def test_json_file_holds_every_record(tmp_path: Path) -> None:
-    """The file is whole, readable for all, and gives the records back."""
-    file = tmp_path / "out.json"
-    file.write_text("old", encoding="utf-8")
-
-    invocation.write_json(file, [FULL, SKIPPED])
-
-    values = json.loads(file.read_text(encoding="utf-8"))
-    assert (values["schema"], values["run_id"]) == (1, FULL.run_id)
-    assert [from_json(each) for each in values["records"]] == [FULL, SKIPPED]
-    assert file.stat().st_mode & 0o777 == 0o644
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_json_file_without_a_folder(tmp_path: Path) -> None:
-    """A folder that is not there is one sentence, and nothing is left."""
-    with pytest.raises(UsageError) as caught:
-        invocation.write_json(tmp_path / "none" / "out.json", [FULL])
-
-    assert "out.json: cannot be written: No such file or directory." in str(caught.value)
-
-
-def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    """A folder in the file's place: the error says so, the draft is gone."""
-    (tmp_path / "out.json").mkdir()
-
-    with pytest.raises(UsageError) as caught:
-        invocation.write_json(tmp_path / "out.json", [FULL])
-
-    assert "Is a directory" in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
 @pytest.mark.subprocess

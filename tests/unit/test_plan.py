@@ -12,7 +12,9 @@ from nox_variants.model import (
     Image,
     ImageSource,
     Libs,
+    Limit,
     LinkMode,
+    Measure,
     Options,
     Recipe,
     Smoke,
@@ -235,3 +237,14 @@ def test_link_mode_without_recipe_is_a_bug() -> None:
 
     with pytest.raises(AssertionError, match=r"hello-c\(scratch,static\)"):
         make_plans(settings, [variant("scratch", LinkMode.STATIC)])
+
+
+def test_transfer_sizes_are_worked_out_where_they_are_asked_for() -> None:
+    """Of all variants, or of those that have a budget of it."""
+    plain = variant("scratch", LinkMode.STATIC)
+    limited = replace(plain, limits=(Limit(measure=Measure.TRANSFER, fail=1),))
+
+    asked = [each.transfer for each in make_plans(SETTINGS, [plain, limited])]
+
+    assert asked == [False, True]
+    assert [each.transfer for each in make_plans(SETTINGS, [plain], transfer=True)] == [True]

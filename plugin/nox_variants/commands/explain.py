@@ -104,7 +104,7 @@ def _variant(args: argparse.Namespace, options: Options) -> int:
         print(excluded(settings, dropped))
         return 1
     variant = commands.find(expansion, args.id)
-    with History(invocation.project_folder(settings) / "history.sqlite") as history:
+    with History(invocation.history_file(settings), note=_note) as history:
         records = {
             each.id: record
             for each in expansion.variants

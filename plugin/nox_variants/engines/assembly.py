@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
@@ -329,6 +329,16 @@ class Assembler:
         return Assembled(image=image, layers=layers, config=config, manifest=manifest)
 
 
+def blob(layer: Layer) -> layout.LayerBlob:
+    """Return a layer on its way out."""
+    return layout.LayerBlob(diff_id=layer.diff_id, size=layer.size, write=_copier(layer.tar))
+
+
+def with_transfer(image: VariantImage, size: int) -> VariantImage:
+    """Return an image whose compressed size is known."""
+    return replace(image, sizes=replace(image.sizes, transfer=size))
+
+
 def _placed(lower: tuple[Path, ...], copied: Copy) -> str:
     """Return where a file really gets; a folder's content follows a link in its place, too."""
     if copied.file.is_dir():
@@ -356,19 +366,12 @@ def write_archive(
         file: The archive.
         docker: Whether `docker load` has to take it.
     """
-    blobs = [
-        *base,
-        *(
-            layout.LayerBlob(diff_id=layer.diff_id, size=layer.size, write=_copier(layer.tar))
-            for layer in assembled.layers
-        ),
-    ]
     layout.write_archive(
         file,
         tag=assembled.image.tag,
         config=assembled.config,
         manifest=assembled.manifest,
-        layers=blobs,
+        layers=[*base, *map(blob, assembled.layers)],
         docker=docker,
     )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nox_variants.sources import Snapshot
     from nox_variants.store import Store
 
-FORMAT = 3
+FORMAT = 4
 """Part of every key: a change of what an entry holds makes old ones unused."""
 
 LOG_KEPT = 64 * 1024

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import platform
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nox_variants import elf, rootfs
-from nox_variants.engines.assembly import Assembled, Assembler, artifacts, write_archive
+from nox_variants.engines.assembly import (
+    Assembled,
+    Assembler,
+    artifacts,
+    blob,
+    with_transfer,
+    write_archive,
+)
 from nox_variants.engines.bundling import libraries, with_libraries
 from nox_variants.engines.compiling import Compiler
 from nox_variants.engines.inspection import Files, Inspector, shipped
@@ -110,6 +118,8 @@ class EmbeddedEngine:
         plan = with_libraries(plan, bundle)
         root = self._images.root(base)
         made = self._assembler.assemble(plan, base, root, build, source, bundle=bundle)
+        if plan.transfer:
+            made = self._with_transfer(plan, base, made)
         files = Files(
             base=base.digest,
             root=lambda: root,
@@ -120,6 +130,15 @@ class EmbeddedEngine:
             self._assembled[made.image.config_digest] = made
             self._files[made.image.config_digest] = files
         return made.image
+
+    def _with_transfer(self, plan: Plan, base: PreparedImage, made: Assembled) -> Assembled:
+        """Work out the size of the layers as they travel: the base's, and gzip of the others."""
+        below = self._images.transfers(plan.run.image, base)
+        if below is None:
+            return made
+        name = str(plan.variant.id)
+        own = [self._images.compressed(name, blob(layer)) for layer in made.layers]
+        return replace(made, image=with_transfer(made.image, sum(below) + sum(own)))
 
     def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
         """Find the libraries of the plan's bundle in its build image."""

@@ -116,7 +116,12 @@ class FakeEngine:
             tag=f"{plan.variant.program}:{tag}",
             path=f"images/{tag}",
             layers=layers,
-            sizes=Sizes(binary=size, content=base.content + size, above_base=size),
+            sizes=Sizes(
+                binary=size,
+                content=base.content + size,
+                above_base=size,
+                transfer=(base.content + size) // 2 if plan.transfer else None,
+            ),
             cmd=plan.run.cmd,
             env=env,
             workdir=plan.run.workdir,

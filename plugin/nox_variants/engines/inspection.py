@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nox_variants.results import Build, FileFacts, VariantImage
     from nox_variants.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: a change of what is read makes old answers unused."""
 
 _FILE = "inspected.json"

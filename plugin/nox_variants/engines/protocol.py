@@ -39,6 +39,15 @@ class Images(Protocol):
     def layers(self, image: PreparedImage) -> list[LayerBlob]:
         """Return a prepared image's layers on their way out."""
 
+    def transfers(self, image: Image, prepared: PreparedImage) -> tuple[int, ...] | None:
+        """Return the bytes of each layer as it travels; those that only a daemon has are not there.
+
+        None where a registry would have to tell them, and does not.
+        """
+
+    def compressed(self, name: str, layer: LayerBlob) -> int:
+        """Return the bytes of a layer under gzip, found out once."""
+
 
 class Engine(Protocol):
     """Builds and runs plans."""
@@ -71,7 +80,10 @@ class Engine(Protocol):
         ...
 
     def assemble(self, plan: Plan, base: PreparedImage, build: Build) -> VariantImage:
-        """Make the variant's image out of its run image and what the build made."""
+        """Make the variant's image out of its run image and what the build made.
+
+        Its compressed size is worked out where the plan says so, and not otherwise.
+        """
         ...
 
     def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:

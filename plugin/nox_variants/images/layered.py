@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING
 
 from nox_variants.errors import ImageError, StoreError
+from nox_variants.images.installed import installed
 from nox_variants.images.layers import AppliedLayer, Unpacker
 from nox_variants.images.layerstream import uncompressed
 from nox_variants.images.setup import set_up
-from nox_variants.model import Digest
+from nox_variants.model import Digest, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_file
 from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.oci.layout import LayerBlob
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.images.content import Blobs, Descriptor, ImageContent
+    from nox_variants.images.transfer import Transfers
     from nox_variants.model import Image, ImageSource, Pairs
     from nox_variants.store import Store
 
@@ -100,6 +102,25 @@ class Layered:
             )
         ]
 
+    def transfers(self, image: PreparedImage, sizes: Transfers, *, own: int = 0) -> tuple[int, ...]:
+        """Return the bytes of each of an image's layers as it travels, base first.
+
+        Args:
+            image: The image.
+            sizes: Compresses what is not compressed.
+            own: How many of the last layers are this machine's own, and in no registry.
+        """
+        found = []
+        for number, layer in enumerate(self.layers(image)):
+            blob = image.blobs[number]
+            came = number < len(image.blobs) - own
+            if came and (image.kind is SourceKind.REGISTRY or blob != layer.diff_id):
+                with self._store.explained():
+                    found.append((self._store.entry("blobs", hex_of(blob)) / _BLOB).stat().st_size)
+            else:
+                found.append(sizes.compressed(image.name, layer))
+        return tuple(found)
+
     def is_there(self, image: PreparedImage) -> bool:
         """Tell whether an image's root and all of its layers are in the store."""
         return self._store.find("images", hex_of(image.digest)) is not None and all(
@@ -115,6 +136,7 @@ class Layered:
             values = self._store.read_json(folder / "layers.json")
             found = dataclasses.replace(
                 image,
+                packages=tuple(map(str, values.get("packages", ()))),
                 layers=tuple(map(Digest, values["layers"])),
                 layer_sizes=tuple(values["sizes"]),
                 blobs=tuple(map(Digest, values["blobs"])),
@@ -142,6 +164,7 @@ class Layered:
             unpacker.finish()
             made = dataclasses.replace(
                 image,
+                packages=installed(root),
                 layers=content.diff_ids,
                 layer_sizes=tuple(layer.size for layer in applied),
                 blobs=tuple(layer.digest for layer in content.layers),
@@ -201,6 +224,7 @@ class Layered:
             unpacker.finish()
             made = dataclasses.replace(
                 image,
+                packages=installed(root),
                 layers=(*base.layers, facts.diff_id),
                 layer_sizes=(*base.layer_sizes, facts.size),
                 blobs=(*base.blobs, facts.diff_id),
@@ -217,6 +241,7 @@ class Layered:
         with self._store.publish("images", hex_of(image.digest), replace=True) as staging:
             root.rename(staging / "root")
             values = {
+                "packages": image.packages,
                 "layers": image.layers,
                 "sizes": image.layer_sizes,
                 "blobs": image.blobs,

@@ -10,8 +10,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from nox_variants.baseline import Pin
 from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
+from nox_variants.images import locking
 from nox_variants.images.reference import parse_reference
+from nox_variants.images.transfer import Transfers
 from nox_variants.model import Digest, Image, ImageSource, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layer import digest_tree, write_tree
@@ -25,10 +28,17 @@ if TYPE_CHECKING:
 
     from nox_variants.images.apt import Apt
     from nox_variants.images.layered import Layered
+    from nox_variants.images.locking import Locked
     from nox_variants.images.registry import Registries
     from nox_variants.store import Store
 
-FORMAT = 1
+FORMATS = {
+    SourceKind.SCRATCH: 1,
+    SourceKind.REGISTRY: 2,
+    SourceKind.APT: 1,
+    SourceKind.ARCHIVE: 1,
+}
+"""Versions of what is kept of an image of each kind: what has another one is made anew."""
 
 _HUB = "registry-1.docker.io"
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
@@ -47,6 +57,7 @@ class Images:
         progress: Told what takes long.
         cancelled: Ends every child.
         pull: Gets an image from its registry in another way, with a daemon.
+        locked: What is used of each image, and nothing else; None to use what sources give.
         root: The folder that archives are relative to.
         host: ``linux/amd64``: the platform of images.
         environ: The environment, for proxies and docker's configuration.
@@ -63,7 +74,8 @@ class Images:
         root: Path,
         host: str,
         environ: Mapping[str, str],
-        pull: Callable[[Image, ImageSource], PreparedImage] | None = None,
+        pull: Callable[[Image, ImageSource, Pin | None], PreparedImage] | None = None,
+        locked: Locked | None = None,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -73,29 +85,38 @@ class Images:
         self._root = root
         self._host = host
         self._pull = pull
+        self._locked = locked
         self._made: set[str] = set()
         self._packages: Apt | None = None
         self._environ = environ
         self._lock = threading.Lock()
         self._asked: Registries | None = None
         self._unknown: set[str] = set()
+        self._transfers = Transfers(store, progress=progress, cancelled=cancelled)
 
     def prepare(self, image: Image) -> PreparedImage:
         """Return an image whose root is in the store.
 
         Raises:
             ImageUnavailable: No source can be used here; the message says why, for each.
-            ImageError: The source that should have given it failed.
+            ImageError: The source that should have given it failed, or gave another one than what
+                is locked.
         """
         reasons, hints = [], []
+        admitted = [source for source in image.sources if not self._passed_over(source)]
+        locking.check_any(image, admitted, self._locked)
         for source in image.sources:
             reason = self._passed_over(source)
+            if not reason and not locking.is_locked(image, source, self._locked):
+                reason = locking.NOT_LOCKED
             if not reason:
+                pin = locking.pin_of(image, source, self._locked)
                 try:
-                    return self._prepare(image, source)
+                    return self._prepare(image, source, pin)
                 except ImageUnavailable as error:
                     reason = error.message.removeprefix(f"{image.name}: ")
-                    reason = reason.removeprefix(f"{source.reference}: ")
+                    asked = pin.reference if pin else source.reference
+                    reason = reason.removeprefix(f"{asked}: ")
                     hints.append(error.hint)
             reasons.append(f"{source.kind}: {reason}")
         raise ImageUnavailable(
@@ -132,6 +153,44 @@ class Images:
             for diff_id, size in zip(image.layers, image.layer_sizes, strict=True)
         ]
 
+    def transfers(self, image: Image, prepared: PreparedImage) -> tuple[int, ...] | None:
+        """Return the bytes of each of a prepared image's layers as it travels, base first.
+
+        Of an image that only a daemon has here, its registry is asked; of layers that only the
+        daemon has at all, there is none.
+
+        Args:
+            image: The image of the file.
+            prepared: What was prepared of it.
+
+        Returns:
+            The sizes; None where the registry does not tell them.
+        """
+        source = next(each for each in image.sources if each.kind is prepared.kind)
+        if prepared.blobs:
+            own = int(bool(source.setup))
+            return self._layered.transfers(prepared, self._transfers, own=own)
+        if prepared.kind is not SourceKind.REGISTRY:
+            return tuple(self.compressed(image.name, layer) for layer in self.layers(prepared))
+        if not prepared.pinned:
+            return ()
+
+        def ask() -> list[int]:
+            self._check_known(prepared.pinned)
+            content = self._registries.image(prepared.pinned, self._host, insecure=source.insecure)
+            return [layer.size for layer in content.layers]
+
+        return self._transfers.told(image.name, prepared.pinned, self._host, ask)
+
+    def compressed(self, name: str, layer: LayerBlob) -> int:
+        """Return the bytes of a layer under gzip, found out once.
+
+        Args:
+            name: Whose layer it is, for what is told.
+            layer: The layer.
+        """
+        return self._transfers.compressed(name, layer)
+
     def _passed_over(self, source: ImageSource) -> str:
         if source.kind is SourceKind.SCRATCH:
             return ""
@@ -141,15 +200,34 @@ class Images:
             return f"not asked for (--images {self._policy})"
         return ""
 
-    def _prepare(self, image: Image, source: ImageSource) -> PreparedImage:
+    def _prepare(self, image: Image, source: ImageSource, pin: Pin | None) -> PreparedImage:
         if source.kind is SourceKind.REGISTRY and self._pull is not None:
-            return self._pull(image, source)
-        key = hashlib.sha256(canonical_json(self._identity(image, source))).hexdigest()
-        found = self._find(key)
+            return self._pull(image, source, pin)
+        found = self._kept(image, source, pin)
         if not found:
+            key = self._key(image, source)
             with self._store.lock(f"image-{key}", cancelled=self._cancelled):
-                found = self._find(key) or self._make(key, image, source)
-        return dataclasses.replace(found, name=image.name)
+                found = self._kept(image, source, pin) or self._make(image, source, pin)
+        found = dataclasses.replace(found, name=image.name)
+        if pin:
+            locking.check_same(found, source, pin)
+        return found
+
+    def _key(self, image: Image, source: ImageSource, pin: Pin | None = None) -> str:
+        return hashlib.sha256(canonical_json(self._identity(image, source, pin))).hexdigest()
+
+    def _kept(self, image: Image, source: ImageSource, pin: Pin | None) -> PreparedImage | None:
+        """Return what was prepared before.
+
+        What an earlier run got of a source is not what the source gives now: where it is another
+        one than what is locked, only what this run got is.
+        """
+        found = self._find(self._key(image, source, pin))
+        if found or pin is None:
+            return found
+        key = self._key(image, source)
+        last = self._find(key)
+        return last if last and (key in self._made or locking.is_same(last, pin)) else None
 
     def _find(self, key: str) -> PreparedImage | None:
         """Return what was prepared, if it is good and all of it is still there."""
@@ -165,23 +243,29 @@ class Images:
         self._store.discard("refs", key)
         return None
 
-    def _identity(self, image: Image, source: ImageSource) -> dict[str, Any]:
-        """Return all that decides what a source gives on this host."""
+    def _identity(
+        self, image: Image, source: ImageSource, pin: Pin | None = None
+    ) -> dict[str, Any]:
+        """Return all that decides what a source gives on this host, or what is pinned of it."""
         value: dict[str, Any] = {
-            "format": FORMAT,
+            "format": FORMATS[source.kind],
             "kind": source.kind,
             "reference": source.reference,
             "setup": source.setup,
             "env": image.env,
             **({"user": image.user} if image.user else {}),
         }
+        if pin and source.kind is SourceKind.REGISTRY:
+            value["reference"] = pin.reference
+        elif pin:
+            return {**value, "packages": source.packages, "pinned": pin.digest}
         if source.kind is SourceKind.APT:
             return {**value, "packages": source.packages, "host": _release()}
         if source.kind is SourceKind.ARCHIVE:
             return {**value, "file": _version(self._root / source.reference), "host": self._host}
         return {**value, "insecure": source.insecure, "host": self._host}
 
-    def _make(self, key: str, image: Image, source: ImageSource) -> PreparedImage:
+    def _make(self, image: Image, source: ImageSource, pin: Pin | None) -> PreparedImage:
         if source.kind is SourceKind.SCRATCH:
             made = PreparedImage(
                 name=image.name,
@@ -197,22 +281,39 @@ class Images:
         elif source.kind is SourceKind.ARCHIVE:
             made = self._from_archive(image, source)
         else:
-            made = self._from_registry(image, source)
-        with self._store.publish("refs", key, replace=True) as staging:
-            self._store.write_json(staging / "image.json", dataclasses.asdict(made))
-        self._made.add(key)
+            made = self._from_registry(image, source, pin)
+        for key in self._names(image, source, made, pin):
+            with self._store.publish("refs", key, replace=True) as staging:
+                self._store.write_json(staging / "image.json", dataclasses.asdict(made))
+            self._made.add(key)
         return made
+
+    def _names(
+        self, image: Image, source: ImageSource, made: PreparedImage, pin: Pin | None
+    ) -> set[str]:
+        """Return the keys by which an image is found: for what it is, and for what gave it.
+
+        What was asked for by its digest says nothing of what the tag gives.
+        """
+        own = Pin(digest=made.digest, reference=made.pinned)
+        keys = set()
+        if source.kind is not SourceKind.SCRATCH:
+            keys.add(self._key(image, source, own))
+        if pin is None or source.kind is not SourceKind.REGISTRY:
+            keys.add(self._key(image, source))
+        return keys
 
     def _is_whole(self, image: PreparedImage) -> bool:
         return self._layered.is_there(image) if image.blobs else self.root(image).is_dir()
 
-    def _from_registry(self, image: Image, source: ImageSource) -> PreparedImage:
-        reference, insecure = source.reference, source.insecure
+    def _from_registry(self, image: Image, source: ImageSource, pin: Pin | None) -> PreparedImage:
+        reference, insecure = pin.reference if pin else source.reference, source.insecure
         self._check_known(reference)
         registries = self._registries
         content = registries.image(reference, self._host, insecure=insecure)
         blobs = registries.blobs(reference, insecure=insecure)
-        return self._layered.prepare(image, source, content, blobs)
+        made = self._layered.prepare(image, source, content, blobs)
+        return dataclasses.replace(made, pinned=locking.pinned(reference, content.digest))
 
     def _check_known(self, reference: str) -> None:
         """Refuse a registry whose name leads nowhere from here: the usual way to be offline.
@@ -255,7 +356,8 @@ class Images:
                 self._store,
                 progress=self._progress,
                 cancelled=self._cancelled,
-                lists_age=0 if self._refresh else LISTS_AGE,
+                # Whether packages still give what is locked is told by new lists only.
+                lists_age=LISTS_AGE if not self._refresh and self._locked is None else 0,
             )
             return self._packages
 

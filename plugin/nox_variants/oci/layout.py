@@ -124,7 +124,7 @@ def write_archive(
             _add(out, f"{BLOBS}/{hex_of(sha256_bytes(data))}", data)
         for layer in _distinct(layers):
             out.write(header(f"{BLOBS}/{hex_of(layer.diff_id)}", layer.size))
-            _write_layer(out, layer)
+            write_layer(out, layer)
             out.write(bytes(-layer.size % BLOCK))
         _add(out, "index.json", index(manifest, tag))
         if docker:
@@ -154,8 +154,12 @@ def _add(out: IO[bytes], name: str, data: bytes) -> None:
     out.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
 
 
-def _write_layer(out: IO[bytes], layer: LayerBlob) -> None:
-    """Stream a layer's tar and check that it is the one it should be."""
+def write_layer(out: IO[bytes], layer: LayerBlob) -> None:
+    """Stream a layer's tar and check that it is the one it should be.
+
+    Raises:
+        LayoutError: It is not.
+    """
     sink = _Checked(out)
     layer.write(cast("IO[bytes]", sink))
     if (sink.size, sink.digest()) != (layer.size, layer.diff_id):

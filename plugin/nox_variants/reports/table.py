@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nox_variants.results import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from nox_variants.record import Record
 
@@ -213,22 +213,43 @@ def lines(records: Sequence[Record], columns: Sequence[str] = LAYOUTS[0]) -> lis
     """
     shown = rows(records)
     cells = [[str(getattr(row, name)) for name in columns] for row in shown]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-
-    def aligned(texts: Sequence[str]) -> list[str]:
-        return [
-            text.rjust(room) if name in _NUMBERS else text.ljust(room)
-            for name, text, room in zip(columns, texts, widths, strict=True)
-        ]
-
-    made: list[Line] = [((_GAP.join(aligned(columns)).rstrip(), "bold"),)]
+    head, *rest = aligned(columns, cells, [row.outcome for row in shown], _NUMBERS)
+    made = [head]
     previous = ""
-    for record, row, texts in zip(records, shown, cells, strict=True):
+    for record, line in zip(records, rest, strict=True):
         if previous not in {"", record.program}:
             made.append(())
         previous = record.program
-        *before, last = aligned(texts)
-        made.append(((_GAP.join([*before, ""]), ""), (last.rstrip(), _STYLES[row.outcome])))
+        made.append(line)
+    return made
+
+
+def aligned(
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    outcomes: Sequence[Outcome],
+    numbers: Container[str],
+) -> list[Line]:
+    """Return a header and a line per row, in columns; the last has its outcome's style.
+
+    Args:
+        columns: The header.
+        cells: A row each.
+        outcomes: Of each row.
+        numbers: Columns that are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+
+    def padded(texts: Sequence[str]) -> list[str]:
+        return [
+            text.rjust(room) if name in numbers else text.ljust(room)
+            for name, text, room in zip(columns, texts, widths, strict=True)
+        ]
+
+    made: list[Line] = [((_GAP.join(padded(columns)).rstrip(), "bold"),)]
+    for texts, outcome in zip(cells, outcomes, strict=True):
+        *before, last = padded(texts)
+        made.append(((_GAP.join([*before, ""]), ""), (last.rstrip(), _STYLES[outcome])))
     return made
 
 

@@ -7,17 +7,22 @@ from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-FILES = {"variants": "variants.schema.json", "record": "record.schema.json"}
+FILES = {
+    "variants": "variants.schema.json",
+    "record": "record.schema.json",
+    "lock": "lock.schema.json",
+}
 """The shipped files, by what they describe."""
 
 
 def documents() -> dict[str, str]:
     """Return every schema's text, generated anew, by file name."""
-    from nox_variants import filemodel, record  # noqa: PLC0415  # models are built when asked for
+    from nox_variants import filemodel, lockfile, record  # noqa: PLC0415  # models are built when asked for
 
     return {
         FILES["variants"]: _text("variants.yaml", filemodel.File.model_json_schema()),
         FILES["record"]: _text("nox-variants record", record.json_schema()),
+        FILES["lock"]: _text("variants.lock", lockfile.json_schema()),
     }
 
 

@@ -9,7 +9,6 @@ import secrets
 import tempfile
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +20,15 @@ from nox_variants.engines.docker import artifacts, builders, companion, containe
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.leftovers import remove_left_behind
-from nox_variants.engines.docker.pulling import environment
-from nox_variants.engines.docker.saved import contents
+from nox_variants.engines.docker.pulling import environment, find_image
+from nox_variants.engines.docker.sizes import Made, Measurer
 from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.errors import BuildFailed, ImageError, StoreError
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci import image as oci
 from nox_variants.oci import layout
 from nox_variants.oci.digest import canonical_json
-from nox_variants.results import Sizes, VariantImage
+from nox_variants.results import VariantImage
 from nox_variants.sandbox import probes, shell
 from nox_variants.sources import Sources
 
@@ -65,16 +64,6 @@ _LOADED = {SourceKind.APT: STAND_INS, SourceKind.ARCHIVE: ARCHIVES}
 """What no daemon can pull, and the repository where it gets it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Assembled:
-    """What a variant's image consists of, for questions about its root."""
-
-    base: PreparedImage
-    build: Build
-    plan: Plan
-    bundle: tuple[Bundled, ...]
-
-
 class DockerEngine:
     """Builds and runs plans with a Docker or Podman daemon.
 
@@ -84,6 +73,7 @@ class DockerEngine:
         store: Where artifacts and stand-ins are kept.
         images: Gives stand-ins.
         helper: An image with Python, for what smoke runs bring.
+        tools: Gives the helper where no variant uses it; the same as gives the others when None.
         roots: The folders of the project's files: no source leads out of its own.
         output: The project's folder, for the Dockerfiles of the last run.
         use_cache: Whether images and builds of earlier runs are good.
@@ -101,6 +91,7 @@ class DockerEngine:
         store: Store,
         images: Images,
         helper: Image,
+        tools: Images | None = None,
         roots: tuple[Path, ...],
         output: Path,
         use_cache: bool,
@@ -114,6 +105,7 @@ class DockerEngine:
         self._store = store
         self._images = images
         self._helper = helper
+        self._tools = tools or images
         self._output = output
         self._use_cache = use_cache
         self._epoch = epoch
@@ -133,11 +125,14 @@ class DockerEngine:
         self._layers = assembly.Assembler(
             store, output, epoch=epoch, platform=host, cancelled=cancelled
         )
+        self._measurer = Measurer(
+            store=store, images=images, layers=self._layers, cancelled=cancelled
+        )
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._prepared: dict[Image, PreparedImage] = {}
         self._loaded: set[str] = set()
-        self._assembled: dict[str, _Assembled] = {}
+        self._assembled: dict[str, Made] = {}
         self._whole: dict[str, PreparedImage] = {}
 
     def probe(self) -> EngineInfo:
@@ -147,7 +142,10 @@ class DockerEngine:
 
     def prepare(self, image: Image) -> PreparedImage:
         """Bring an image to the daemon: pulled there, or loaded out of the store."""
-        prepared = self._images.prepare(image)
+        return self._brought_by(self._images, image)
+
+    def _brought_by(self, images: Images, image: Image) -> PreparedImage:
+        prepared = images.prepare(image)
         if prepared.kind in _LOADED:
             self._load(prepared)
         with self._lock:
@@ -219,7 +217,7 @@ class DockerEngine:
             found = self._build(job, plan)
             with self._store.publish("facts", key, replace=True) as staging:
                 self._store.write_json(staging / "image.json", {"id": found.id})
-        return self._image(_Assembled(base, build, plan, bundle), found, tag)
+        return self._image(Made(base, build, plan, bundle), found, tag)
 
     def resolve(self, plan: Plan, base: PreparedImage, build: Build) -> Plan:
         """Find the libraries of the plan's bundle in its build image."""
@@ -274,7 +272,7 @@ class DockerEngine:
         wanted = probes.fixtures(smoke)
         if wanted is None:
             return None
-        helper = self._prepared.get(self._helper) or self.prepare(self._helper)
+        helper = self._prepared.get(self._helper) or self._brought_by(self._tools, self._helper)
         bundle = self.inspect(image).root.certificates if wanted.authority else ""
         return companion.Brought(
             fixtures=wanted,
@@ -403,13 +401,7 @@ class DockerEngine:
                 self._daemon.client.images.load(opened)
 
     def _find(self, tag: str) -> DockerImage | None:
-        from docker.errors import ImageNotFound  # noqa: PLC0415  # with the SDK
-
-        with explained(f"looking for {tag}"):
-            try:
-                return self._daemon.client.images.get(tag)
-            except ImageNotFound:
-                return None
+        return find_image(self._daemon, tag)
 
     def _owned(self, tag: str) -> DockerImage | None:
         """Return the image that has a tag; refuse to take it from one that is not ours."""
@@ -451,20 +443,15 @@ class DockerEngine:
             labels.append(("org.opencontainers.image.revision", self._revision))
         return tuple(labels)
 
-    def _image(self, made: _Assembled, found: DockerImage, tag: str) -> VariantImage:
+    def _image(self, made: Made, found: DockerImage, tag: str) -> VariantImage:
         config = found.attrs["Config"]
         layers = tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ()))
-        above = self._above(made, found)
         image = VariantImage(
             config_digest=Digest(str(found.id)),
             tag=tag,
             path="",
             layers=layers,
-            sizes=Sizes(
-                binary=made.build.artifacts[0].size,
-                content=made.base.content + above,
-                above_base=above,
-            ),
+            sizes=self._measurer.sizes(made, found),
             cmd=made.plan.run.cmd,
             entrypoint=made.plan.run.entrypoint,
             env=environment(config),
@@ -474,14 +461,6 @@ class DockerEngine:
         with self._lock:
             self._assembled[image.config_digest] = made
         return image
-
-    def _above(self, made: _Assembled, image: DockerImage) -> int:
-        """Return the bytes of regular files in the layers above the base's."""
-        if made.plan.run.single_stage or made.plan.run.install:
-            return sum(contents(self._store, image)[len(made.base.layers) :])
-        sizes = {artifact.path: artifact.size for artifact in made.build.artifacts}
-        sizes |= {each.source: each.size for each in made.bundle}
-        return sum(sizes[each.source] for each in made.plan.run.files)
 
 
 def _identity(job: builders.Job, *parts: str) -> str:

@@ -13,6 +13,8 @@ from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.saved import Stream, contents
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
+from nox_variants.images import locking
+from nox_variants.images.installed import installed
 from nox_variants.images.layers import Unpacker
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from docker.models.images import Image as DockerImage
 
+    from nox_variants.baseline import Pin
     from nox_variants.engines.docker.builders import Builder
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Image, ImageSource, Pairs
@@ -79,29 +82,31 @@ class Puller:
         self._lock = threading.Lock()
         self._unreachable: dict[str, str] = {}
 
-    def __call__(self, image: Image, source: ImageSource) -> PreparedImage:
+    def __call__(self, image: Image, source: ImageSource, pin: Pin | None = None) -> PreparedImage:
         """Return an image that the daemon has, with its setup.
+
+        Args:
+            image: The image.
+            source: What names it.
+            pin: What is taken whatever its tag names now; None for what the daemon or the registry
+                has by that name.
 
         Raises:
             ImageUnavailable: Its registry cannot be reached from here.
             ImageError: The registry refused, or a setup command failed.
         """
-        with self._store.lock(f"pull-{source.reference}", cancelled=self._cancelled):
-            found = None if self._refresh else self._find(source.reference)
-            found = found or self._pull(image.name, source.reference)
-            reference = source.reference
+        asked = pin.reference if pin else source.reference
+        reference = locking.by_digest(asked) if pin else asked
+        with self._store.lock(f"pull-{reference}", cancelled=self._cancelled):
+            found = None if self._refresh else self._find(reference)
+            found = found or self._pull(image.name, reference)
+            pinned = _pinned(found, asked)
             if source.setup:
-                found, reference = self._set_up(image.name, found, source)
-            return self._prepared(image, found, reference)
+                found, reference = self._set_up(image.name, found, reference, source.setup)
+            return self._prepared(image, found, reference, pinned)
 
     def _find(self, reference: str) -> DockerImage | None:
-        from docker.errors import ImageNotFound  # noqa: PLC0415  # with the SDK
-
-        with explained(f"looking for {reference}"):
-            try:
-                return self._daemon.client.images.get(reference)
-            except ImageNotFound:
-                return None
+        return find_image(self._daemon, reference)
 
     def _pull(self, name: str, reference: str) -> DockerImage:
         registry = _registry(reference)
@@ -153,15 +158,17 @@ class Puller:
         hint = next((hint for sign, hint in _HINTS if sign.search(error.message)), "")
         return ImageError(error.message, hint=hint)
 
-    def _set_up(self, name: str, base: DockerImage, source: ImageSource) -> tuple[DockerImage, str]:
+    def _set_up(
+        self, name: str, base: DockerImage, reference: str, commands: tuple[str, ...]
+    ) -> tuple[DockerImage, str]:
         """Return the image with its setup on top, built once for base and commands."""
-        identity = canonical_json([str(base.id), source.setup])
+        identity = canonical_json([str(base.id), commands])
         tag = f"{DERIVED}:{hashlib.sha256(identity).hexdigest()[:32]}"
         found = None if self._refresh else self._find(tag)
         if found is not None:
             return found, tag
         self._progress(f"{name}: running its setup")
-        lines = [f"FROM {source.reference}", *(f"RUN {command}" for command in source.setup)]
+        lines = [f"FROM {reference}", *(f"RUN {command}" for command in commands)]
         log = bytearray()
         with self._store.staging() as context:
             job = builders.Job(
@@ -179,18 +186,22 @@ class Puller:
             raise ImageError(f"image {name}: its setup was run, but the daemon does not have it")
         return found, tag
 
-    def _prepared(self, image: Image, found: DockerImage, reference: str) -> PreparedImage:
-        digest = _digest(found)
+    def _prepared(
+        self, image: Image, found: DockerImage, reference: str, pinned: str
+    ) -> PreparedImage:
+        digest = _digest(found, pinned)
         self._keep_root(found, digest)
         return PreparedImage(
             name=image.name,
             kind=SourceKind.REGISTRY,
             reference=reference,
             digest=digest,
+            packages=installed(self._store.entry("images", hex_of(digest)) / "root"),
             layers=tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ())),
             content=sum(contents(self._store, found)),
             env=environment(found.attrs["Config"]),
             user=str(found.attrs["Config"].get("User") or ""),
+            pinned=pinned,
         )
 
     def _keep_root(self, found: DockerImage, digest: Digest) -> None:
@@ -218,6 +229,17 @@ class Puller:
                 container.remove(force=True, v=True)
 
 
+def find_image(daemon: Daemon, reference: str) -> DockerImage | None:
+    """Return the image that a daemon has by a name, or None."""
+    from docker.errors import ImageNotFound  # noqa: PLC0415  # with the SDK
+
+    with explained(f"looking for {reference}"):
+        try:
+            return daemon.client.images.get(reference)
+        except ImageNotFound:
+            return None
+
+
 def _registry(reference: str) -> str:
     """Return the host of a reference; docker.io when it names none (distribution/reference)."""
     first, slash, _ = reference.partition("/")
@@ -234,10 +256,22 @@ def _name_and_tag(reference: str) -> tuple[str, str]:
     return (name, tag) if colon and "/" not in tag else (reference, "latest")
 
 
-def _digest(found: DockerImage) -> Digest:
-    """Return the digest by which the registry knows the image, else its id."""
-    pinned = [each.partition("@")[2] for each in found.attrs.get("RepoDigests") or ()]
-    return Digest(pinned[0] if pinned else str(found.id))
+def _names(found: DockerImage) -> list[str]:
+    """Return the names with digests by which registries know an image."""
+    return list(found.attrs.get("RepoDigests") or ())
+
+
+def _pinned(found: DockerImage, reference: str) -> str:
+    """Return by what its own registry gives an image again; empty where only the daemon has it."""
+    own = locking.known_digests(reference, _names(found))
+    return locking.pinned(reference, own[0]) if own else ""
+
+
+def _digest(found: DockerImage, pinned: str) -> Digest:
+    """Return the digest by which a registry knows the image, its own before others; else its id."""
+    known = [each.partition("@")[2] for each in _names(found)]
+    own = pinned.partition("@")[2]
+    return Digest(own if own in known else known[0] if known else str(found.id))
 
 
 def environment(config: Mapping[str, Any]) -> Pairs:

@@ -1,24 +1,30 @@
-"""What `docker save` writes, read as a stream: how much content each layer holds."""
+"""What `docker save` writes, read as a stream: how much each layer holds, and how it travels."""
 
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants.engines.docker.connection import explained
 from nox_variants.errors import StoreError
+from nox_variants.images import transfer
+from nox_variants.images.layerstream import uncompressed
 from nox_variants.oci.digest import hex_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import threading
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from docker.models.images import Image as DockerImage
 
+    from nox_variants.model import Digest
     from nox_variants.store import Store
 
 _LARGEST_MANIFEST = 4 << 20
+_WORD = re.compile(r"\w+", re.ASCII)
 
 
 def contents(store: Store, image: DockerImage) -> tuple[int, ...]:
@@ -53,7 +59,63 @@ def layer_contents(chunks: Iterable[bytes]) -> tuple[int, ...]:
         ValueError: It is no archive of one image.
         tarfile.TarError: It is no archive at all.
     """
-    contents: dict[str, int] = {}
+    return _measured(chunks, lambda _, file: _content(file))
+
+
+def compressed(
+    store: Store, image: DockerImage, below: Sequence[Digest], *, cancelled: threading.Event
+) -> tuple[int, ...]:
+    """Return the bytes under gzip of a daemon's layers above some; all is read for that, once.
+
+    Args:
+        store: Where the answer is kept.
+        image: The image.
+        below: Diff ids of the lowest layers, which are not wanted.
+        cancelled: Ends it.
+
+    Raises:
+        DaemonError: It cannot be read.
+        ImageError: The run was cancelled.
+    """
+
+    def read() -> tuple[int, ...]:
+        with explained(f"reading {image.id}"):
+            return layers_compressed(image.save(chunk_size=1 << 20), below, cancelled=cancelled)
+
+    return transfer.kept(store, ("daemon", str(image.id), *below), read, cancelled=cancelled)
+
+
+def layers_compressed(
+    chunks: Iterable[bytes], below: Sequence[Digest], *, cancelled: threading.Event
+) -> tuple[int, ...]:
+    """Return the bytes under gzip of the layers above some, base first.
+
+    Args:
+        chunks: The archive, as it comes.
+        below: Diff ids of the lowest layers. Most daemons name a layer's file so: those are passed
+            over, not compressed for nothing.
+        cancelled: Ends it.
+
+    Raises:
+        ValueError: It is no archive of one image.
+        tarfile.TarError: It is no archive at all.
+    """
+    unwanted = {hex_of(each) for each in below}
+
+    def measure(name: str, file: IO[bytes]) -> int:
+        if not unwanted.isdisjoint(_WORD.findall(name)):
+            return 0
+        sink = transfer.Gzip(cancelled)
+        for data in uncompressed(file, cancelled):
+            sink.write(data)
+        return sink.end()
+
+    return _measured(chunks, measure)[len(below) :]
+
+
+def _measured(chunks: Iterable[bytes], measure: Callable[[str, IO[bytes]], int]) -> tuple[int, ...]:
+    """Return what is measured of each layer's file, base first."""
+    found: dict[str, int] = {}
     links: dict[str, str] = {}
     layers: list[str] | None = None
     stream = cast("IO[bytes]", Stream(iter(chunks)))
@@ -69,10 +131,10 @@ def layer_contents(chunks: Iterable[bytes]) -> tuple[int, ...]:
                 (image,) = json.loads(file.read(_LARGEST_MANIFEST))
                 layers = image["Layers"]
             elif not member.name.endswith(".json"):
-                contents[member.name] = _content(file)
+                found[member.name] = measure(member.name, file)
     if layers is None:
         raise ValueError("the archive has no manifest.json")
-    return tuple(contents[_target(name, links)] for name in layers)
+    return tuple(found[_target(name, links)] for name in layers)
 
 
 def _target(name: str, links: dict[str, str]) -> str:

@@ -1,0 +1,156 @@
+"""Records in files: one JSON document of a run, or JSON Lines of many. Read as untrusted input."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nox_variants.errors import HistoryError, UsageError
+from nox_variants.record import SCHEMA, Record, from_json, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TextIO
+
+JSON_LINES = ".jsonl"
+"""The suffix of files with a record per line."""
+
+LONGEST_LINE = 4 * 1024 * 1024
+"""Bytes of one record, which keeps 12 kB of a program's output and the packages of two images."""
+
+LARGEST_DOCUMENT = 512 * 1024 * 1024
+"""Bytes of a document, which is read as a whole."""
+
+
+def read(file: Path) -> Iterator[Record]:
+    """Yield the records of a file: JSON Lines, or what ``--json`` writes.
+
+    Raises:
+        HistoryError: It cannot be read, a record is not of the form of ``record.schema.json``, or
+            is of a newer one.
+    """
+    try:
+        with file.open("rb") as opened:
+            for place, values in _values(file, opened):
+                yield _record(place, values)
+    except OSError as error:
+        raise HistoryError(
+            f"{file}: cannot be read: {error.strerror}", hint="Name a file that --json wrote."
+        ) from error
+
+
+def _values(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what should be records, each with its place.
+
+    A line that is a whole JSON value is a record, or a document in one line; a first line that is
+    none begins a document in several.
+    """
+    for number, line in enumerate(iter(lambda: opened.readline(LONGEST_LINE + 1), b""), 1):
+        place = f"{file}:{number}"
+        if len(line) > LONGEST_LINE:
+            yield from _document(file, line + opened.read(LARGEST_DOCUMENT))
+            return
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except RecursionError as error:
+            raise _damaged(place, error) from error
+        except ValueError as error:
+            if number > 1:
+                raise _damaged(place, error) from error
+            yield from _document(file, line + opened.read(LARGEST_DOCUMENT))
+            return
+        yield from _entries(place, values)
+
+
+def _document(file: Path, text: bytes) -> Iterator[tuple[str, Any]]:
+    if len(text) > LARGEST_DOCUMENT:
+        raise HistoryError(f"{file}: is larger than {LARGEST_DOCUMENT} bytes")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(f"{file}", error) from error
+    yield from _entries(f"{file}", values)
+
+
+def _entries(place: str, values: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict) and isinstance(values.get("records"), list):
+        for number, each in enumerate(values["records"]):
+            yield f"{place}: records[{number}]", each
+    else:
+        yield place, values
+
+
+def _damaged(place: str, error: Exception) -> HistoryError:
+    return HistoryError(
+        f"{place}: is no JSON: {error}",
+        hint="Expected is what --json or `report --format jsonl` writes.",
+    )
+
+
+def _record(place: str, values: Any) -> Record:
+    try:
+        return from_json(values)
+    except ValueError as error:
+        raise HistoryError(f"{place}: {_first(error)}") from error
+
+
+def _first(error: ValueError) -> str:
+    """Return the first of pydantic's findings in one line, or the error's own words."""
+    found: Callable[..., list[dict[str, Any]]] | None = getattr(error, "errors", None)
+    if found is None:
+        return str(error)
+    detail = found(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, detail["loc"]))
+    return f"is no record: {where}: {detail['msg']}" if where else "is no record"
+
+
+def lines(records: Iterable[Record]) -> Iterator[str]:
+    """Yield records as JSON Lines, each with its end of line."""
+    for record in records:
+        yield json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def document(records: Sequence[Record]) -> str:
+    """Return the records of one run as a JSON document; of several, without a run of its own."""
+    runs = {record.run_id for record in records}
+    run_id = runs.pop() if len(runs) == 1 else ""
+    values = {"schema": SCHEMA, "run_id": run_id, "records": [to_json(each) for each in records]}
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def write(file: Path, text: str | Iterable[str], *, what: str) -> None:
+    """Write a file: the whole of it or nothing.
+
+    Args:
+        file: The file.
+        text: What it says; in parts, if it is much.
+        what: What the user asked for it with: ``--json``.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
+        ) as draft:
+            try:
+                _fill(draft, [text] if isinstance(text, str) else text)
+                Path(draft.name).chmod(0o644)
+                Path(draft.name).replace(file)
+            except BaseException:
+                Path(draft.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise UsageError(
+            f"{what} {file}: cannot be written: {error.strerror}", hint="Does its folder exist?"
+        ) from error
+
+
+def _fill(draft: TextIO | Any, parts: Iterable[str]) -> None:
+    for part in parts:
+        draft.write(part)
+    draft.flush()

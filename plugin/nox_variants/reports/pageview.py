@@ -1,0 +1,327 @@
+"""Records as the HTML page shows them: in grids, with their facts as text. Pure.
+
+Nothing is escaped here: the page's template does that with everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from nox_variants import budgets
+from nox_variants.reports import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from nox_variants.record import BudgetCheck, Record
+    from nox_variants.reports.table import Row
+    from nox_variants.results import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A record with its row of the table, and its number on the page."""
+
+    number: int
+    record: Record
+    row: Row
+    baseline: int | None
+
+    @property
+    def short(self) -> str:
+        """The variant's id without its program: ``alpine, static``."""
+        name, start = self.record.variant, f"{self.record.program}("
+        if name.startswith(start) and name.endswith(")"):
+            return name[len(start) : -1].replace(",", ", ")
+        return name
+
+    @property
+    def note(self) -> str:
+        """Why it is what it is, in sentences."""
+        record = self.record
+        said = (record.reason, record.explanation, record.contradiction, *self.warned)
+        return " ".join(map(sentence, filter(None, dict.fromkeys(said))))
+
+    @property
+    def warned(self) -> tuple[str, ...]:
+        """What budgets say of it; those that fail it are its reason."""
+        return tuple(text for _, text in budgets.warnings([self.record]))
+
+    def cell(self, column: str) -> str:
+        """Return the text of a column of the table of all variants."""
+        if column == "transfer":
+            transfer = self.record.sizes.transfer if self.record.sizes else None
+            return "" if transfer is None else table.size(transfer)
+        return str(getattr(self.row, column))
+
+    @property
+    def orders(self) -> dict[str, float | None]:
+        """What columns of numbers are sorted by, where it is not their text."""
+        record, content = self.record, self.record.sizes.content if self.record.sizes else None
+        smoke = record.smoke if record.smoke and record.smoke.runs > 1 else None
+        return {
+            "binary": record.sizes.binary if record.sizes else None,
+            "content": content,
+            "factor": self.baseline / content if self.baseline and content else None,
+            "transfer": record.sizes.transfer if record.sizes else None,
+            "build": record.seconds.build,
+            "smoke": record.seconds.smoke,
+            "startup": smoke.startup_ms if smoke else None,
+            "memory": smoke.peak_memory if smoke else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a grid: a link mode, and a build image where a program has several."""
+
+    link: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A row of a grid: a run image, and what there is of it in each column."""
+
+    run: str
+    cells: tuple[tuple[Entry, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A program's variants: run image by link mode."""
+
+    program: str
+    language: str
+    builds: tuple[str, ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    entries: tuple[Entry, ...]
+    baseline: Entry | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A sentence that says what is wrong, and of what."""
+
+    outcome: Outcome
+    text: str
+    entries: tuple[Entry, ...]
+
+
+Pairs = tuple[tuple[str, str], ...]
+"""Terms and what they are; what is empty is not shown."""
+
+
+def clean(text: str) -> str:
+    """Return text in which nothing is invisible, or turns what follows it around."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def sentence(text: str) -> str:
+    """Return text with a full stop."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def moment(started_at: str) -> str:
+    """Return a time as people write it: ``23 November 2026, 20:00 UTC``."""
+    try:
+        at = datetime.fromisoformat(started_at).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return started_at
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def entries(records: Sequence[Record]) -> tuple[Entry, ...]:
+    """Return the records with their rows, in their order."""
+    baselines: dict[str, int] = {}
+    for record in records:
+        if record.single_stage and record.sizes:
+            baselines.setdefault(record.program, record.sizes.content)
+    rows = table.rows(records)
+    return tuple(
+        Entry(number=number, record=record, row=row, baseline=baselines.get(record.program))
+        for number, (record, row) in enumerate(zip(records, rows, strict=True))
+    )
+
+
+def grids(shown: Iterable[Entry]) -> tuple[Grid, ...]:
+    """Return a grid per program, in their order."""
+    programs: dict[str, list[Entry]] = {}
+    for entry in shown:
+        programs.setdefault(entry.record.program, []).append(entry)
+    return tuple(_grid(name, mine) for name, mine in programs.items())
+
+
+def _grid(program: str, mine: Sequence[Entry]) -> Grid:
+    links = list(dict.fromkeys(entry.record.linking for entry in mine))
+    pairs = dict.fromkeys((entry.record.linking, entry.record.build_image) for entry in mine)
+    columns = sorted(pairs, key=lambda pair: links.index(pair[0]))
+    cells: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in mine:
+        record = entry.record
+        cells.setdefault((record.run_image, record.linking, record.build_image), []).append(entry)
+    return Grid(
+        program=program,
+        language=mine[0].record.language,
+        builds=tuple(dict.fromkeys(build for _, build in columns)),
+        columns=tuple(Column(link=link, build=build) for link, build in columns),
+        lines=tuple(
+            Line(run=run, cells=tuple(tuple(cells.get((run, *each), ())) for each in columns))
+            for run in dict.fromkeys(entry.record.run_image for entry in mine)
+        ),
+        entries=tuple(mine),
+        baseline=next(
+            (each for each in mine if each.record.single_stage and each.row.content), None
+        ),
+    )
+
+
+def troubles(shown: Iterable[Entry]) -> tuple[Trouble, ...]:
+    """Return what needs somebody, the worst first; equal sentences are said once."""
+    found: dict[tuple[Outcome, str], list[Entry]] = {}
+    for entry in shown:
+        record = entry.record
+        if record.outcome.bad or record.reason or record.contradiction or entry.warned:
+            found.setdefault((record.outcome, entry.note), []).append(entry)
+    made = [
+        Trouble(outcome=outcome, text=text, entries=tuple(mine))
+        for (outcome, text), mine in found.items()
+    ]
+    return tuple(sorted(made, key=lambda each: not each.outcome.bad))
+
+
+def searched(entry: Entry) -> str:
+    """Return the text that a search looks at."""
+    record, row = entry.record, entry.row
+    words = (record.language, record.build_image, row.linkage, row.verdict, row.cause)
+    return " ".join((record.variant, *words, record.outcome, entry.note))
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+def facts(entry: Entry) -> tuple[tuple[str, Pairs], ...]:
+    """Return all that is known of a variant in groups, but for images, budgets and output."""
+    record = entry.record
+    made = (
+        ("Verdict", _verdict(record)),
+        ("Sizes", _sizes(entry)),
+        ("Linkage", _linkage(record)),
+        ("Times", _times(record)),
+        ("Smoke run", _smoke(record)),
+        ("Made by", _origin(record)),
+    )
+    groups = ((title, tuple(pair for pair in pairs if pair[1])) for title, pairs in made)
+    return tuple((title, pairs) for title, pairs in groups if pairs)
+
+
+def _verdict(record: Record) -> Iterator[tuple[str, str]]:
+    yield "verdict", str(record.verdict or "not found out")
+    yield "cause", str(record.cause or "")
+    yield "explanation", record.explanation
+    yield "expected", _judged(record.expected.verdict, record.expected.cause)
+    if record.predicted:
+        yield "predicted", _judged(record.predicted.verdict, record.predicted.cause)
+    yield "defect of nox-variants", record.contradiction
+    yield "outcome", str(record.outcome)
+    yield "reason", record.reason
+    yield "shell", "" if record.shell is None else ("yes" if record.shell else "no")
+
+
+def _judged(verdict: str, cause: str | None) -> str:
+    return f"{verdict}: {cause}" if cause else verdict
+
+
+def _sizes(entry: Entry) -> Iterator[tuple[str, str]]:
+    sizes = entry.record.sizes
+    if sizes is None:
+        return
+    yield "content", f"{entry.row.content} ({sizes.content:,} bytes)"
+    yield "factor", entry.row.factor
+    yield "above the base", f"{table.size(sizes.above_base)} ({sizes.above_base:,} bytes)"
+    yield "binary", f"{table.size(sizes.binary)} ({sizes.binary:,} bytes)"
+    if sizes.transfer is not None:
+        yield "transfer", f"{table.size(sizes.transfer)} ({sizes.transfer:,} bytes)"
+
+
+def _linkage(record: Record) -> Iterator[tuple[str, str]]:
+    yield "asked for", record.linking
+    if record.linkage is None:
+        return
+    yield "is", str(record.linkage.actual)
+    yield "loader", record.linkage.interpreter
+    yield "needs", ", ".join(record.linkage.needed)
+    yield "glibc", record.linkage.glibc
+    yield "compiler", record.linkage.compiler
+
+
+def _times(record: Record) -> Iterator[tuple[str, str]]:
+    seconds = record.seconds
+    yield "images", _time(seconds.images)
+    cached = ", this time from the cache" if record.build_cached else ""
+    yield "build", _time(seconds.build) and _time(seconds.build) + cached
+    yield "assembly", _time(seconds.assemble)
+    yield "smoke run", _time(seconds.smoke)
+    startup, memory = table.measured(record)
+    yield "start-up", startup
+    yield "peak memory", memory
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else table.duration(seconds)
+
+
+def _smoke(record: Record) -> Iterator[tuple[str, str]]:
+    smoke = record.smoke
+    if smoke is None:
+        return
+    yield "runs", str(smoke.runs) if smoke.runs > 1 else ""
+    yield "exit code", "" if smoke.exit_code is None else str(smoke.exit_code)
+    yield "signal", "" if smoke.signal is None else str(smoke.signal)
+    yield "timed out", "yes" if smoke.timed_out else ""
+    yield "output", "cut off" if smoke.truncated else ""
+    if smoke.service:
+        listened = f"after {_time(smoke.service.seconds)}" if smoke.service.listened else "never"
+        yield "listened", listened
+        yield "status", str(smoke.service.status or "")
+        yield "error", smoke.service.error
+        stopped = f"after {_time(smoke.service.stop_seconds)}" if smoke.service.stopped else "no"
+        yield "stopped by SIGTERM", stopped
+
+
+def _origin(record: Record) -> Iterator[tuple[str, str]]:
+    yield "engine", f"{record.engine.name} {record.engine.version}" if record.engine else "none"
+    yield "platform", record.platform
+    yield "started", moment(record.started_at)
+    yield "commit", record.git_commit or ""
+    yield "tools", ", ".join(f"{name} {version}" for name, version in record.tools.items())
+    if record.image:
+        yield "image", record.image.tag
+        yield "image id", record.image.config_digest
+        yield "layout", record.image.path
+
+
+def outputs(record: Record) -> Pairs:
+    """Return what the program printed, and what its server answered."""
+    smoke = record.smoke
+    if smoke is None:
+        return ()
+    body = smoke.service.body if smoke.service else ""
+    made = (("stdout", smoke.stdout), ("stderr", smoke.stderr), ("answer", body))
+    return tuple(pair for pair in made if pair[1])
+
+
+def checked(check: BudgetCheck) -> tuple[str, str, str, str, str]:
+    """Return a check of a budget as a row: measure, against, value, limit, result."""
+    write = table.duration if check.measure.timed else lambda number: table.size(round(number))
+    result = f"exceeded ({check.level})" if check.exceeded else "kept"
+    return (
+        check.measure.value.replace("_", " "),
+        check.against.value,
+        "not measured" if check.value is None else write(check.value),
+        write(check.limit),
+        "" if check.value is None else result,
+    )
