@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 FOLDER = ".variants"
 """The folder beside the file that holds history and the last run's images."""
 
+_NAMED = 5
+"""Variants that a note names before it counts the rest."""
+
 _HELPER = "python:slim"
 """The image that a daemon runs what smoke runs bring in."""
 
@@ -148,10 +151,17 @@ def _agree(
         yield f"{NAME}: {rows} of {len(records)} variants are in the baseline now"
     elif lockfile.exists(settings.root):
         if missing := agreed.missing(records):
-            yield f"{NAME}: no row of {', '.join(missing)}: --update-baseline adds them"
+            yield f"{NAME}: no row of {_some(missing)}: --update-baseline adds them"
         whole = len(variants) == len(every)
         if whole and (stale := agreed.stale(every)):
-            yield f"{NAME}: stale rows, {', '.join(stale)}: --update-baseline removes them"
+            yield f"{NAME}: stale rows, {_some(stale)}: --update-baseline removes them"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names, the first of them where there are many."""
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
 
 
 def _summarize(records: Sequence[Record], changes: Changes, environ: Mapping[str, str]) -> None:

@@ -351,6 +351,37 @@ def compile_times(ours: Ours) -> float:
     return float(sum(filter(None, stages.values())))
 
 
+def measure_history(work: Path, home: Path) -> None:
+    """A year of nights: 365 runs of 200 variants, recorded, asked for a trend, made a page."""
+    del home
+    from nox_variants.commands import report as reporting  # noqa: PLC0415
+    from nox_variants.history import History  # noqa: PLC0415
+    from year import records, settings  # noqa: PLC0415  # records of the tests' own
+
+    file = work / "history.sqlite"
+    nights = list(records(nights=365, variants=200))
+    with History(file) as history:
+        begin = time.perf_counter()
+        for record in nights[:2000]:
+            history.add(record)
+        adding = (time.perf_counter() - begin) / 2000
+        history.merge(nights[2000:])
+    with History(file) as history:
+        last = nights[-1]
+        (trend,) = medians((lambda: history.trend(last.variant), nothing))
+        source = reporting.Source(
+            history=history, settings=settings(), run_id=last.run_id, since="", program=""
+        )
+        (page,) = medians((lambda: reporting.of_run(source, "html"), nothing))
+        size = len("".join(reporting.of_run(source, "html")).encode())
+    print(
+        f"{f'{len(nights)} records':<34} {adding * 1000:.2f} ms to record one (under 1);"
+        f" {trend * 1000:.1f} ms for a trend (under 50); {page:.2f} s for a page (under 5) of"
+        f" {size / 1e6:.2f} MB (under 3)",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Measure what is asked for, or all."""
     parts = {
@@ -360,6 +391,7 @@ def main() -> None:
         "listing": compare_listing,
         "scale": measure_scale,
         "project": measure_project,
+        "history": measure_history,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure")

@@ -201,6 +201,14 @@ def test_many_packages() -> None:
     assert group.sentences[-1] == "and 1 more"
 
 
+def test_many_images() -> None:
+    """Whatever is no package is named, however many there are."""
+    moved = tuple(Moved(what=f"image {number}", before=OLD, after=NEW) for number in range(12))
+    (group,) = comparison.groups([replace(difference(Change.BROKE, WORKS, FAILS), moved=moved)])
+
+    assert len(group.sentences) == 12
+
+
 def test_markdown() -> None:
     """A comment has the counts, the table, and what moved as lists, with names escaped."""
     moved = (Moved(what="image gcc", before=OLD, after=NEW),)

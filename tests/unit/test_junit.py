@@ -179,6 +179,13 @@ def test_details_of_a_failure() -> None:
     )
 
 
+def test_explanations_are_said_once() -> None:
+    """A reason that repeats the explanation is the whole text."""
+    record = replace(FULL, reason="expected x: ended badly", explanation="ended badly")
+
+    assert case(record).findtext("failure") == "expected x: ended badly"
+
+
 @pytest.mark.parametrize(
     ("seconds", "cached", "time"),
     [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nox_variants import compare
 from nox_variants.model import Cause, Level, Measure, Verdict
 from nox_variants.record import Against, BudgetCheck
-from nox_variants.reports import markdown
+from nox_variants.reports import gfm, markdown
 from nox_variants.reports.escaping import visible
 from nox_variants.results import Outcome, Sizes
 from records import FULL, SKIPPED
@@ -254,6 +254,12 @@ def test_long_lists_are_cut() -> None:
     assert shown > 10
     assert found["Broken"][-1] == f"- and {1000 - shown} more problems"
     assert sum(len(table) - 1 for table in rendered(text).tables) == 1000
+
+
+@pytest.mark.parametrize(("room", "count"), [(0, 0), (3, 0), (4, 1), (6, 1), (7, 2), (99, 2)])
+def test_lines_that_fit(room: int, count: int) -> None:
+    """Lines are taken while there is room for them and their ends, in bytes."""
+    assert gfm.fitted(["abc", "é"], room) == ["abc", "é"][:count]
 
 
 TEXTS = st.text(max_size=30) | st.sampled_from(HOSTILE)

@@ -39,7 +39,7 @@ NUMBERS = frozenset(COLUMNS[2:10])
 SYMBOLS = {
     Outcome.PASSED: "✓",
     Outcome.FAILED: "✗",
-    Outcome.XFAILED: "–",
+    Outcome.XFAILED: "~",
     Outcome.XPASSED: "?",
     Outcome.ERROR: "!",
     Outcome.SKIPPED: "○",
@@ -102,7 +102,7 @@ def _choices(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
             f"{record.engine.name} {record.engine.version}" for record in records if record.engine
         ),
         "platforms": each(record.platform for record in records),
-        "commits": each(record.git_commit for record in records),
+        "commits": each((record.git_commit or "")[:12] for record in records),
         "tools": each(record.tools.get("nox_variants") for record in records),
         "programs": each(record.program for record in records),
         "runs": each(record.run_image for record in records),

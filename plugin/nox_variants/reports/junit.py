@@ -125,16 +125,14 @@ def _result(record: Record, every: Sequence[Record]) -> FinalResult | None:
     """
     from junitparser import Skipped  # noqa: PLC0415
 
-    match record.outcome:
-        case Outcome.PASSED:
-            return None
-        case Outcome.XFAILED:
-            cause = f": {record.cause}" if record.cause else ""
-            return Skipped(for_xml(f"expected to fail{cause}"), "xfailed")
-        case Outcome.SKIPPED:
-            return Skipped(for_xml(record.reason), "skipped")
-        case Outcome.ERROR | Outcome.FAILED | Outcome.XPASSED:
-            return _bad(record, every)
+    if record.outcome.bad:
+        return _bad(record, every)
+    if record.outcome is Outcome.XFAILED:
+        cause = f": {record.cause}" if record.cause else ""
+        return Skipped(for_xml(f"expected to fail{cause}"), "xfailed")
+    if record.outcome is Outcome.SKIPPED:
+        return Skipped(for_xml(record.reason), "skipped")
+    return None
 
 
 def _bad(record: Record, every: Sequence[Record]) -> FinalResult:

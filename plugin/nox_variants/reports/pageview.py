@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from nox_variants import budgets
 from nox_variants.reports import table
+from nox_variants.results import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from nox_variants.record import BudgetCheck, Record
     from nox_variants.reports.table import Row
-    from nox_variants.results import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,8 @@ class Entry:
     def note(self) -> str:
         """Why it is what it is, in sentences."""
         record = self.record
-        said = (record.reason, record.explanation, record.contradiction, *self.warned)
+        judged = ": ".join(filter(None, (record.reason, record.explanation)))
+        said = (judged, record.contradiction, *self.warned)
         return " ".join(map(sentence, filter(None, dict.fromkeys(said))))
 
     @property
@@ -190,7 +191,8 @@ def troubles(shown: Iterable[Entry]) -> tuple[Trouble, ...]:
         Trouble(outcome=outcome, text=text, entries=tuple(mine))
         for (outcome, text), mine in found.items()
     ]
-    return tuple(sorted(made, key=lambda each: not each.outcome.bad))
+    order = list(Outcome)
+    return tuple(sorted(made, key=lambda each: (not each.outcome.bad, order.index(each.outcome))))
 
 
 def searched(entry: Entry) -> str:

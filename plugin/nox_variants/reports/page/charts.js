@@ -80,6 +80,15 @@ const pageCharts = (data, open) => {
       : cut(entry.short);
   }
 
+  // Chart.js gives the labels of two axes a quarter of the width each, and cuts off what is longer.
+  function wide(labels, most) {
+    return (scale) => {
+      scale.ctx.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+      const widths = labels.flat().map((text) => scale.ctx.measureText(text).width);
+      scale.width = Math.min(scale.chart.width * most, Math.max(...widths) + 14);
+    };
+  }
+
   function drawProgram(canvas, sized) {
     const colour = colours(), narrow = !printing && canvas.parentElement.parentElement.clientWidth < 440;
     const baseline = sized[0].baseline, least = Math.min(...sized.map((entry) => entry.content), baseline ?? Infinity);
@@ -89,6 +98,7 @@ const pageCharts = (data, open) => {
       + sized.map((entry) => [entry.short, entry.shown, entry.factor, entry.outcome].filter(Boolean).join(" ")).join("; "));
     const shades = sized.map((entry) => colour[entry.outcome]);
     const labels = sized.map((entry) => label(entry, narrow));
+    const values = sized.map((entry) => (narrow || !entry.factor ? entry.shown : `${entry.shown}  ${entry.factor}`));
     const grid = { color: colour.line, drawTicks: false }, ticks = { color: colour.text, autoSkip: false, padding: 6 };
     draw(canvas, {
       data: {
@@ -111,7 +121,7 @@ const pageCharts = (data, open) => {
         ],
       },
       options: {
-        ...basics(colour), indexAxis: "y", layout: { padding: { top: 2 } },
+        ...basics(colour), indexAxis: "y", layout: { autoPadding: false },
         interaction: { mode: "index", axis: "y", intersect: false },
         onClick: (event, elements) => { if (elements.length) open(sized[elements[0].index].variant); },
         scales: {
@@ -119,10 +129,10 @@ const pageCharts = (data, open) => {
             type: "logarithmic", min: 10 ** Math.floor(Math.log10(least * 0.9)), grid, border: { display: false },
             ticks: { color: colour.muted, callback: (value) => (Number.isInteger(Math.log10(value)) ? size(value) : null), maxRotation: 0 },
           },
-          y: { offset: true, grid: { display: false }, border: { display: false }, ticks },
+          y: { offset: true, grid: { display: false }, border: { display: false }, ticks, afterFit: wide(labels, 0.45) },
           y2: {
             type: "category", position: "right", offset: true, grid: { display: false }, border: { display: false }, ticks,
-            labels: sized.map((entry) => (narrow || !entry.factor ? entry.shown : `${entry.shown}  ${entry.factor}`)),
+            labels: values, afterFit: wide(values, 0.45),
           },
         },
         plugins: {
