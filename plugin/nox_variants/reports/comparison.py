@@ -25,6 +25,9 @@ NOTHING = "Nothing changed."
 LIMIT = 60_000
 """Bytes of Markdown: a comment on a pull request may have 65,536 characters."""
 
+_NOTES = 200
+"""Bytes kept for what is said of what was left out."""
+
 PACKAGES = 10
 """Packages of an image that are named before it is said how many more moved."""
 
@@ -104,17 +107,13 @@ def markdown(differences: Sequence[Difference], *, limit: int = LIMIT) -> str:
     """
     if not differences:
         return f"{NOTHING}\n"
-    head = [f"{headline(differences)}", "", *gfm.head(_COLUMNS, _NUMBERS)]
+    head = [headline(differences), "", *gfm.head(_COLUMNS, _NUMBERS)]
     rows = [gfm.row(map(gfm.brief, _cells(each))) for each in differences]
     room = limit - sum(map(gfm.size, head)) - _NOTES
     shown = gfm.fitted(rows, room * 2 // 3)
     room -= sum(map(gfm.size, shown))
     below = _below(groups(differences), room)
     return "\n".join([*head, *shown, *_left(rows, shown, "differences"), *below, ""])
-
-
-_NOTES = 200
-"""Bytes kept for what is said of what was left out."""
 
 
 def groups(differences: Iterable[Difference]) -> tuple[Group, ...]:
@@ -170,8 +169,9 @@ def _state(each: Difference, side: Side | None) -> str:
         return f"fails ({side.cause})" if side.cause else "fails"
     if side.verdict is None:
         return side.outcome or "not known"
-    told = each.change in {Change.BROKE, Change.FIXED} or side.sizes is None
-    return "works" if told or side.sizes is None else table.size(side.sizes.content)
+    if each.change in {Change.BROKE, Change.FIXED} or side.sizes is None:
+        return "works"
+    return table.size(side.sizes.content)
 
 
 def _difference(each: Difference) -> str:
