@@ -144,17 +144,18 @@ def _agree(
     options: Options,
 ) -> Iterator[str]:
     """Update the baseline when that is asked for, else say which rows are missing or stale."""
+    if not (options.update_baseline or lockfile.exists(settings.root)):
+        return
     every = matrix.expand(settings).variants
     if options.update_baseline:
         lockfile.update(settings.root, host_platform(), lambda found: found.updated(records, every))
         rows = sum(record.verdict is not None for record in records)
         yield f"{NAME}: {rows} of {len(records)} variants are in the baseline now"
-    elif lockfile.exists(settings.root):
-        if missing := agreed.missing(records):
-            yield f"{NAME}: no row of {_some(missing)}: --update-baseline adds them"
-        whole = len(variants) == len(every)
-        if whole and (stale := agreed.stale(every)):
-            yield f"{NAME}: stale rows, {_some(stale)}: --update-baseline removes them"
+        return
+    if missing := agreed.missing(records):
+        yield f"{NAME}: no row of {_some(missing)}: --update-baseline adds them"
+    if len(variants) == len(every) and (stale := agreed.stale(every)):
+        yield f"{NAME}: stale rows, {_some(stale)}: --update-baseline removes them"
 
 
 def _some(names: Sequence[str]) -> str:
