@@ -62,7 +62,7 @@ def no_subprocess_in_unit_tests(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A unit test that starts a process fails: only marked tests may."""
-    allowed = {"sandbox", "apt", "docker", "subprocess"}
+    allowed = {"sandbox", "apt", "docker", "browser", "subprocess"}
     if any(mark.name in allowed for mark in request.node.iter_markers()):
         return
 

@@ -308,7 +308,7 @@ def _linkage(shape: Shape) -> LinkageSeen:
 
 
 def _smoke(shape: Shape, cause: Cause | None, measured: bool, noise: random.Random) -> SmokeSeen:  # noqa: FBT001
-    started = cause is not Cause.MISSING_LOADER
+    started = cause in {None, Cause.EXIT_CODE}
     return SmokeSeen(
         exit_code=0 if cause is None else 101 if started else 127,
         signal=None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from browsing import PAGES, Opened
 from conftest import require
 from handmade import Docker, make_roots
 from nox_variants.errors import EngineUnavailable
@@ -18,7 +19,9 @@ from nox_variants.sandbox import bubblewrap
 from sandboxed import OTHER, Child, User, give, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
 
 PROBE = Path(__file__).with_name("probe.c")
 SERVER = Path(__file__).with_name("server.c")
@@ -90,6 +93,47 @@ def place(public: Path, request: pytest.FixtureRequest) -> Path:
 def roots(public: Path) -> dict[str, Path]:
     """Give root filesystems to make images of."""
     return make_roots(public / "roots")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Give the system's Chromium, driven by Playwright; its event loop ends with the module."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        require("browser", "chromium is not installed")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # slow, and for few tests
+
+    # Chromium's own sandbox refuses root.
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Give the address of a page, by its name."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    def address(name: str) -> str:
+        file = folder / f"{name}.html"
+        if not file.exists():
+            file.write_text(PAGES[name](), encoding="utf-8")
+        return file.as_uri()
+
+    return address
+
+
+@pytest.fixture
+def opened(browser: Browser, files: Callable[[str], str]) -> Iterator[Opened]:
+    """Open pages; none may have made a noise, or asked for anything but itself."""
+    made = Opened(browser, files)
+    yield made
+    for context in browser.contexts:
+        context.close()
+    assert made.noise == []
+    assert [each for each in made.requests if not each.startswith("file:")] == []
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from collections import Counter
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from nox_variants.reports import changeview, packed, pageview, table
+from nox_variants.reports import changeview, factview, packed, pageview, table
 from nox_variants.reports.pageview import clean
 from nox_variants.results import Outcome
 
@@ -181,9 +181,9 @@ def _template() -> Template:
         "trusted": Markup,  # styles, scripts and data of this module, and nothing else
         "symbol": SYMBOLS.__getitem__,
         "moment": pageview.moment,
-        "facts": pageview.facts,
-        "outputs": pageview.outputs,
-        "checked": pageview.checked,
+        "facts": factview.facts,
+        "outputs": factview.outputs,
+        "checked": factview.checked,
     }
     environment.globals |= {"outcomes": tuple(Outcome), "numeric": NUMBERS}
     return environment.get_template("page.html.jinja")

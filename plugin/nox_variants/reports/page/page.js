@@ -206,7 +206,7 @@
     const dialog = one("#dialog");
     one("#close").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-    dialog.addEventListener("close", () => { if (state.variant) go({ variant: "" }); });
+    dialog.addEventListener("close", () => { if (!dialog.open && state.variant) go({ variant: "" }); });
     one("#to-history").addEventListener("click", () => {
       go({ history: state.variant, variant: "" });
       one("#history").scrollIntoView();
@@ -226,6 +226,12 @@
     tip.textContent = note;
     tip.hidden = false;
     cell.setAttribute("aria-describedby", "tip");
+    placeTip();
+  }
+
+  function placeTip() {
+    const tip = one("#tip"), cell = one("[aria-describedby=tip]");
+    if (!cell) return;
     const at = cell.getBoundingClientRect(), room = document.documentElement;
     const below = at.bottom + tip.offsetHeight + 4 < room.clientHeight;
     tip.style.left = `${Math.max(8, Math.min(at.left, room.clientWidth - tip.offsetWidth - 8))}px`;
@@ -244,7 +250,7 @@
     }
     one("#tip").addEventListener("mouseleave", hideTip);
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
-    addEventListener("scroll", hideTip, { capture: true, passive: true });
+    addEventListener("scroll", placeTip, { capture: true, passive: true });
   }
 
   // --- whose history is shown ---------------------------------------------------------------------
