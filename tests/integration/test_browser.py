@@ -272,6 +272,7 @@ def test_history(opened: Opened) -> None:
     assert fragment(page) == "history=web-go%28scratch%2Cstatic%29"
 
     page.get_by_text("These runs as a table").click()
+    page.locator("#history-data tr").nth(60).wait_for()
     lines = page.locator("#history-data tr").all_inner_texts()
     last = lines[1].split("\t")
     said = {
