@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-def test_theme_is_kept(opened: Opened) -> None:
-    """The theme is the system's until one is chosen, and then stays the chosen one."""
-    page = opened(color_scheme="dark")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    dark = page.evaluate(ground)
-    page.locator("#theme").click()
-    light = page.evaluate(ground)
-    page.reload()
+GROUND = "getComputedStyle(document.body).backgroundColor"
+DARK, LIGHT = "rgb(13, 17, 23)", "rgb(246, 247, 249)"
 
-    assert (dark, light, page.evaluate(ground)) == (
-        "rgb(13, 17, 23)",
-        "rgb(246, 247, 249)",
-        "rgb(246, 247, 249)",
-    )
+
+def test_theme_is_kept(opened: Opened) -> None:
+    """The theme is the system's until one is chosen, which is written down."""
+    page = opened(color_scheme="dark")
+    before = page.evaluate(GROUND)
+    page.locator("#theme").click()
+
+    assert (before, page.evaluate(GROUND)) == (DARK, LIGHT)
+    assert page.evaluate("localStorage.getItem('nox-variants-theme')") == "light"
+
+
+def test_kept_theme_is_used(opened: Opened) -> None:
+    """What was written down is the theme from the start."""
+    page = opened(color_scheme="dark", init="localStorage.setItem('nox-variants-theme', 'light')")
+
+    assert page.evaluate(GROUND) == LIGHT
     assert page.locator("#theme").inner_text() == "Theme: light"
 
 
