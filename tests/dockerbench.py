@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from handmade import Bench, HandMade, open_engine
 from nox_variants.engines.docker import builders, connection
 from nox_variants.engines.docker.engine import DockerEngine
+from nox_variants.engines.docker.pulling import Puller
+from nox_variants.images.provider import Images
 from nox_variants.model import Image
 from nox_variants.store import Store
 from samples import APT
@@ -79,3 +81,47 @@ def opened(
     made = open_docker(request.param, service, home=home, roots=roots, source=source)
     yield made
     made.engine.close()
+
+
+def open_pulling(
+    service: Service, home: Path, source: Path, said: list[str], *, refresh: bool = False
+) -> tuple[Bench, Images]:
+    """Return an engine that pulls, built with BuildKit, and its images."""
+    environ = environment("buildkit", service)
+    daemon = connection.connect("docker", environ)
+    builder = builders.choose(daemon, environ)
+    store, cancelled = Store(home), threading.Event()
+    puller = Puller(
+        daemon=daemon,
+        builder=builder,
+        store=store,
+        refresh=refresh,
+        progress=said.append,
+        cancelled=cancelled,
+    )
+    images = Images(
+        store,
+        policy="auto",
+        refresh=refresh,
+        progress=said.append,
+        cancelled=cancelled,
+        root=home,
+        host="linux/amd64",
+        environ=environ,
+        pull=puller,
+    )
+    engine = DockerEngine(
+        daemon=daemon,
+        builder=builder,
+        store=store,
+        images=images,
+        helper=Image(name="python", sources=()),
+        roots=(source.parent,),
+        output=source.parent / ".variants",
+        use_cache=True,
+        epoch=0,
+        host="linux/amd64",
+        revision="",
+        cancelled=cancelled,
+    )
+    return Bench(engine, source), images

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from nox_variants import compare, trend
-from nox_variants.model import Cause, Digest, Level, LinkMode, Measure, SourceKind, Verdict
+from nox_variants.limits import Level, Measure
+from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
 from nox_variants.record import (
     Against,
     BudgetCheck,

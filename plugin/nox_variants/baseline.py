@@ -15,7 +15,8 @@ from nox_variants.trend import point
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from nox_variants.model import Cause, Digest, Measure, Variant, Verdict
+    from nox_variants.limits import Measure
+    from nox_variants.model import Cause, Digest, Variant, Verdict
     from nox_variants.record import Record
     from nox_variants.results import Sizes
 

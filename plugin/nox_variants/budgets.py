@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nox_variants.compare import growth
-from nox_variants.model import Level, Measure, Verdict
+from nox_variants.limits import Level, Measure
+from nox_variants.model import Verdict
 from nox_variants.record import Against, BudgetCheck
 from nox_variants.reports import table
 from nox_variants.results import Outcome, Sizes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from nox_variants.baseline import Row
-    from nox_variants.model import Growth, Limit
+    from nox_variants.limits import Growth, Limit
     from nox_variants.record import Record
     from nox_variants.trend import Point
 

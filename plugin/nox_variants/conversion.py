@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from nox_variants.limits import Limit, Measure
 from nox_variants.model import (
     CopiedFile,
     Image,
     ImageSource,
     Language,
-    Limit,
     LinkMode,
-    Measure,
     Need,
     Options,
     Recipe,
@@ -22,7 +21,7 @@ from nox_variants.model import (
 )
 
 if TYPE_CHECKING:
-    from nox_variants import filemodel
+    from nox_variants import budgetforms, filemodel
 
 
 def image(name: str, form: filemodel.ImageForm, folder: str = "") -> Image:
@@ -113,7 +112,7 @@ _MEASURES = {"size": Measure.CONTENT, **{each.value: each for each in Measure}}
 """Measures, by what the file calls them."""
 
 
-def limits(form: filemodel.BudgetForm) -> tuple[Limit, ...]:
+def limits(form: budgetforms.BudgetForm) -> tuple[Limit, ...]:
     """Return the limits of a budget."""
     return tuple(
         Limit(

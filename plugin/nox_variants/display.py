@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TextIO
 from nox_variants import advice, budgets
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.graph import Failed
-from nox_variants.model import Measure
+from nox_variants.limits import Measure
 from nox_variants.reports import comparison, table
+from nox_variants.reports.escaping import clean
 from nox_variants.results import Outcome
 from nox_variants.runner import Step
 
@@ -153,7 +154,8 @@ def failure_lines(task: Task, result: object) -> tuple[str, ...]:
         return ()
     error = result.error
     if isinstance(error, BuildFailed):
-        log = tuple(f"  | {_visible(line)}" for line in error.log.splitlines())
+        lines = (clean(line, keep="\t") for line in error.log.splitlines())
+        log = tuple(f"  | {line}" for line in lines)
         return (f"build failed: {task.name}: {error}", *log)
     # What is skipped, and what a failed image stops, the notes of the report say.
     quiet = isinstance(error, ImageUnavailable) or (
@@ -183,11 +185,6 @@ def _table(records: Sequence[Record], room: int) -> list[Line]:
         if table.width(made) <= room:
             break
     return made
-
-
-def _visible(line: str) -> str:
-    """Return a line of a program's output without what would steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 IGNORED = (

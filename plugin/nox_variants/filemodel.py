@@ -7,9 +7,11 @@ mistake and where it stands.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic_core import core_schema
 
 from nox_variants.filevalues import (
     NAMES_SCHEMA,
@@ -39,9 +41,7 @@ from nox_variants.filevalues import (
     ProgramName,
     RequestPath,
     Seconds,
-    SizeGrowth,
     Text,
-    TimeGrowth,
     User,
     VerdictName,
     Words,
@@ -51,6 +51,8 @@ from nox_variants.model import Libs, LinkMode, Verdict
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic_core.core_schema import CoreSchema
+
+    from nox_variants.budgetforms import BudgetForm
 
 
 REQUIRED = ("language", "source", "run")
@@ -119,101 +121,6 @@ class ExpectForm(SelectorForm):
     def _cause_of_a_failure(self) -> Self:
         if self.cause and self.verdict == Verdict.WORKS:
             raise ValueError("what works has no cause. Write verdict: fails, or leave cause out.")
-        return self
-
-
-class SizeGrowthForm(ShorthandForm):
-    """How much a size may grow, since the baseline and since the last good run: `5%`, `200kB`."""
-
-    shorthand = "fail"
-    plain: ClassVar[dict[str, Any]] = {"type": ["string", "integer"]}
-
-    fail: SizeGrowth | None = Field(None, description="More fails the run.")
-    warn: SizeGrowth | None = Field(None, description="More is said.")
-
-
-class TimeGrowthForm(ShorthandForm):
-    """How much a time may grow since the last good run: `50%`, `2s`."""
-
-    shorthand = "fail"
-    plain: ClassVar[dict[str, Any]] = {"type": ["string", "number"]}
-
-    fail: TimeGrowth | None = Field(None, description="More fails the run.")
-    warn: TimeGrowth | None = Field(None, description="More is said.")
-
-
-class LimitForm(ShorthandForm):
-    """What a measure may be; a plain value is what fails the run."""
-
-    shorthand = "fail"
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        fail, warn = getattr(self, "fail", None), getattr(self, "warn", None)
-        if fail is not None and warn is not None and warn >= fail:
-            raise ValueError("warns where it fails already. Let warn be less than fail.")
-        if not self.model_fields_set - {"ratchet"} and not getattr(self, "ratchet", False):
-            raise ValueError("limits nothing. Give it fail, warn, growth or ratchet.")
-        return self
-
-
-class SizeLimitForm(LimitForm):
-    """What a size may be; a plain value is what fails the run."""
-
-    plain: ClassVar[dict[str, Any]] = {"type": ["string", "integer"], "examples": ["1MB"]}
-
-    fail: Bytes | None = Field(None, description="More fails the run.")
-    warn: Bytes | None = Field(None, description="More is said.")
-    growth: SizeGrowthForm | None = Field(
-        None, description="What it may grow, since the baseline and since the last good run."
-    )
-    ratchet: bool = Field(
-        default=False,
-        description="Whether the least that variants.lock ever kept is a limit, too:"
-        " `--update-baseline` lowers it, and never raises it.",
-    )
-
-
-class TimeLimitForm(LimitForm):
-    """What a time may be; a plain value is what fails the run."""
-
-    plain: ClassVar[dict[str, Any]] = {"type": ["string", "number"], "examples": ["5s"]}
-
-    fail: Seconds | None = Field(None, description="More fails the run.")
-    warn: Seconds | None = Field(None, description="More is said.")
-    growth: TimeGrowthForm | None = Field(
-        None, description="What it may grow since the last good run."
-    )
-
-
-class BudgetForm(Form):
-    """What variants that work may measure; of several, the last that matches counts."""
-
-    where: SelectorForm = Field(
-        SelectorForm(), description="The variants that it is for; all when left out."
-    )
-    size: SizeLimitForm | None = Field(
-        None, description="Content: regular files over all layers, uncompressed."
-    )
-    above_base: SizeLimitForm | None = Field(
-        None, description="The same without the run image's own layers."
-    )
-    transfer: SizeLimitForm | None = Field(
-        None, description="Compressed layers, as a registry has them."
-    )
-    binary: SizeLimitForm | None = Field(None, description="The artifact.")
-    build: TimeLimitForm | None = Field(None, description="Wall time of the compile.")
-    startup: TimeLimitForm | None = Field(
-        None, description="From its execution to its end, or to a server's answer."
-    )
-    memory: SizeLimitForm | None = Field(
-        None, description="Peak resident memory, which smoke.repeat: 2 and more measures."
-    )
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Self:
-        if not self.model_fields_set - {"where"}:
-            raise ValueError("limits nothing. Give it a size: {size: 1MB}.")
         return self
 
 
@@ -290,20 +197,47 @@ class FileForm(Form):
         return self
 
 
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
+class Later:
+    """The form of list entries that few files have: its module is loaded for those that do.
+
+    A list of one may be written as its entry. What is wrong with an entry is found as if the form
+    stood here.
+
+    Args:
+        module: The form's module.
+        name: The form's name in it.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    @property
+    def form(self) -> type[Form]:
+        """The form."""
+        found: type[Form] = getattr(importlib.import_module(self._module), self._name)
+        return found
+
+    def _list(self) -> TypeAdapter[Any]:
+        return TypeAdapter(list[self.form])  # type: ignore[name-defined]  # known at run time
+
+    def _validate(self, value: Any) -> Any:
+        return self._list().validate_python([value] if isinstance(value, dict) else value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        several = handler(self._list().core_schema)
+        return {"anyOf": [several["items"], several]}
 
 
-def _one_or_more_schema(schema: dict[str, Any]) -> None:
-    several = {key: schema.pop(key) for key in ("type", "items")}
-    schema["anyOf"] = [several["items"], several]
-
-
-Budgets = Annotated[
-    list[BudgetForm],
-    BeforeValidator(_one_or_more),
-    Field(json_schema_extra=_one_or_more_schema),
-]
+if TYPE_CHECKING:
+    Budgets = list[BudgetForm]
+else:
+    Budgets = Annotated[Any, Later("nox_variants.budgetforms", "BudgetForm")]
 
 
 class ProgramForm(Form):

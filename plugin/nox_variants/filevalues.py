@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from nox_variants.errors import did_you_mean
-from nox_variants.model import Cause, Growth, Libs, LinkMode, Need, Verdict
+from nox_variants.limits import Growth
+from nox_variants.model import Cause, Libs, LinkMode, Need, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

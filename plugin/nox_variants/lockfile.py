@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nox_variants import recordfile
 from nox_variants.baseline import NAME, Baseline, Pin, Row
 from nox_variants.errors import UsageError
-from nox_variants.model import Cause, Digest, Measure, SourceKind, Verdict
+from nox_variants.limits import Measure
+from nox_variants.model import Cause, Digest, SourceKind, Verdict
 from nox_variants.results import Sizes
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from nox_variants.model import Expected, Libs, LinkMode, Problem, Variant, Varia
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from nox_variants.model import Limit, Location, Measure, Program, Selector, Settings
+    from nox_variants.limits import Limit, Measure
+    from nox_variants.model import Location, Program, Selector, Settings
 
 EVERY = "variant"
 """The tag that all variants have."""

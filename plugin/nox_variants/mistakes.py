@@ -74,7 +74,10 @@ def _form_at(keys: Keys) -> type[filemodel.Form]:
         field = form.model_fields.get(str(key))
         if field is not None:
             inner, named = _inner(field.annotation)
-            form = inner or form
+            later = next(
+                (each for each in field.metadata if isinstance(each, filemodel.Later)), None
+            )
+            form = inner or (later.form if later else form)
     return form
 
 

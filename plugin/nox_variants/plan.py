@@ -8,7 +8,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.model import CopiedFile, Libs, Measure
+from nox_variants.limits import Measure
+from nox_variants.model import CopiedFile, Libs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nox_variants.model import (
-    Cause,
-    Digest,
-    Level,
-    Libs,
-    LinkMode,
-    Measure,
-    SourceKind,
-    Verdict,
-)
+from nox_variants.limits import Level, Measure
+from nox_variants.model import Cause, Digest, Libs, LinkMode, SourceKind, Verdict
 from nox_variants.results import EngineName, Linkage, Outcome, Role, ServiceSeen, Sizes
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.model import Measure
+from nox_variants.limits import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemons
+import dockerbench
 import registries
-from dockerbench import environment
 from handmade import SMOKE, Bench
-from nox_variants.engines.docker import builders, connection
-from nox_variants.engines.docker.engine import DockerEngine
-from nox_variants.engines.docker.pulling import Puller
+from nox_variants.engines.docker import connection
 from nox_variants.engines.embedded import EmbeddedEngine
 from nox_variants.images.provider import Images
 from nox_variants.model import Image, ImageSource, SourceKind
@@ -149,20 +147,12 @@ def open_pulling(
     service: Service | None, home: Path, source: Path, said: list[str]
 ) -> Iterator[Bench]:
     """Yield an engine that pulls: a daemon's, or the embedded one."""
-    environ = environment("buildkit", service) if service else dict(os.environ)
+    if service:
+        made, _ = dockerbench.open_pulling(service, home, source, said)
+        yield made
+        made.engine.close()
+        return
     store, cancelled = Store(home), threading.Event()
-    daemon = connection.connect("docker", environ) if service else None
-    builder = builders.choose(daemon, environ) if daemon else None
-    puller = None
-    if daemon and builder:
-        puller = Puller(
-            daemon=daemon,
-            builder=builder,
-            store=store,
-            refresh=False,
-            progress=said.append,
-            cancelled=cancelled,
-        )
     images = Images(
         store,
         policy="auto",
@@ -171,39 +161,19 @@ def open_pulling(
         cancelled=cancelled,
         root=home,
         host="linux/amd64",
-        environ=environ,
-        pull=puller,
+        environ=dict(os.environ),
     )
-    output = source.parent / ".variants"
-    if daemon and builder:
-        engine = DockerEngine(
-            daemon=daemon,
-            builder=builder,
-            store=store,
-            images=images,
-            helper=Image(name="python", sources=()),
-            roots=(source.parent,),
-            output=output,
-            use_cache=True,
-            epoch=0,
-            host="linux/amd64",
-            revision="",
-            cancelled=cancelled,
-        )
-        yield Bench(engine, source)
-        engine.close()
-        return
-    embedded = EmbeddedEngine(
+    engine = EmbeddedEngine(
         store=store,
         images=images,
         roots=(source.parent,),
-        output=output,
+        output=source.parent / ".variants",
         use_cache=True,
         epoch=0,
         host="linux/amd64",
         cancelled=cancelled,
     )
-    yield Bench(embedded, source)
+    yield Bench(engine, source)
 
 
 def pulled(address: str, *setup: str) -> Image:
@@ -286,7 +256,7 @@ def test_image_that_only_a_daemon_has(
     file.write_bytes(tar(roots["gcc"]))
     own = zipped(program(roots, tmp_path / "program"))
     with open_pulling(docker_service, home, source, []) as bench:
-        daemon = connection.connect("docker", environment("buildkit", docker_service))
+        daemon = connection.connect("docker", dockerbench.environment("buildkit", docker_service))
         daemon.client.api.import_image_from_file(str(file), repository="local/base", tag="1")
         source_ = ImageSource(kind=SourceKind.REGISTRY, reference="local/base:1")
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
 
 import daemons
-from dockerbench import environment
-from handmade import GREETING, SMOKE, Bench, HandMade
-from nox_variants.engines.docker import builders, connection
-from nox_variants.engines.docker.engine import DockerEngine
-from nox_variants.engines.docker.pulling import Puller
+from dockerbench import open_pulling
+from handmade import GREETING, SMOKE, HandMade
 from nox_variants.errors import ImageError, ImageUnavailable
-from nox_variants.images.provider import Images
 from nox_variants.model import Image, ImageSource, LinkMode, SourceKind
 from nox_variants.store import Store
 
@@ -66,56 +61,12 @@ def _image(name: str, reference: str, *setup: str) -> Image:
     return Image(name=name, sources=(source,))
 
 
-def opened(
-    service: Service, home: Path, source: Path, said: list[str], *, refresh: bool = False
-) -> tuple[Bench, Images]:
-    """Return an engine that pulls, and its images."""
-    environ = environment("buildkit", service)
-    daemon = connection.connect("docker", environ)
-    builder = builders.choose(daemon, environ)
-    store, cancelled = Store(home), threading.Event()
-    puller = Puller(
-        daemon=daemon,
-        builder=builder,
-        store=store,
-        refresh=refresh,
-        progress=said.append,
-        cancelled=cancelled,
-    )
-    images = Images(
-        store,
-        policy="auto",
-        refresh=refresh,
-        progress=said.append,
-        cancelled=cancelled,
-        root=home,
-        host="linux/amd64",
-        environ=environ,
-        pull=puller,
-    )
-    engine = DockerEngine(
-        daemon=daemon,
-        builder=builder,
-        store=store,
-        images=images,
-        helper=Image(name="python", sources=()),
-        roots=(source.parent,),
-        output=source.parent / ".variants",
-        use_cache=True,
-        epoch=0,
-        host="linux/amd64",
-        revision="",
-        cancelled=cancelled,
-    )
-    return Bench(engine, source), images
-
-
 def test_pulled_once(
     address: str, docker_service: Service, home: Path, source: Path, roots: dict[str, Path]
 ) -> None:
     """An image is pulled with its digest, its content and its environment, and only once."""
     said: list[str] = []
-    bench, images = opened(docker_service, home, source, said)
+    bench, images = open_pulling(docker_service, home, source, said)
     image = _image("gcc", f"{address}/team/base:1")
 
     prepared = bench.engine.prepare(image)
@@ -139,7 +90,7 @@ def test_pulled_once(
 def test_built_and_run_on(address: str, docker_service: Service, home: Path, source: Path) -> None:
     """Variants are built in and run on what was pulled, with its setup on top."""
     said: list[str] = []
-    bench, _ = opened(docker_service, home, source, said)
+    bench, _ = open_pulling(docker_service, home, source, said)
     plain = _image("gcc", f"{address}/team/base:1")
     extended = _image("alpine", f"{address}/team/base:1", "echo set up > /etc/mark")
     plan = bench.plan(run="alpine", stage_image=plain, run_image=extended)
@@ -164,7 +115,7 @@ def test_loader_of_a_pulled_image(
     address: str, docker_service: Service, home: Path, source: Path
 ) -> None:
     """What a pulled root offers is known, and explains what does not start on it."""
-    bench, _ = opened(docker_service, home, source, [])
+    bench, _ = open_pulling(docker_service, home, source, [])
     base = _image("gcc", f"{address}/team/base:1")
     plan = bench.plan(run="alpine", link=LinkMode.DYNAMIC, stage_image=base, run_image=base)
     image = bench.image(plan)
@@ -179,7 +130,7 @@ def test_what_the_registry_does_not_have(
     address: str, docker_service: Service, home: Path, source: Path
 ) -> None:
     """A reference that is not there is an error with a hint; no stand-in hides it."""
-    bench, _ = opened(docker_service, home, source, [])
+    bench, _ = open_pulling(docker_service, home, source, [])
 
     with pytest.raises(ImageError, match="cannot be pulled") as caught:
         bench.engine.prepare(_image("gcc", f"{address}/team/base:nothing"))
@@ -191,7 +142,7 @@ def test_what_the_registry_does_not_have(
 def test_registry_that_cannot_be_reached(docker_service: Service, home: Path, source: Path) -> None:
     """No registry is noticed once; every image of it is then unavailable at once."""
     said: list[str] = []
-    bench, _ = opened(docker_service, home, source, said)
+    bench, _ = open_pulling(docker_service, home, source, said)
 
     for name in ("one", "two"):
         with pytest.raises(ImageUnavailable, match=r"registry 127.0.0.1:1 cannot be reached"):

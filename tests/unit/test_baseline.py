@@ -13,16 +13,8 @@ import pytest
 from nox_variants import lockfile, schemas
 from nox_variants.baseline import NAME, Baseline, Pin, Row
 from nox_variants.errors import UsageError
-from nox_variants.model import (
-    Cause,
-    Digest,
-    Limit,
-    LinkMode,
-    Measure,
-    SourceKind,
-    VariantId,
-    Verdict,
-)
+from nox_variants.limits import Limit, Measure
+from nox_variants.model import Cause, Digest, LinkMode, SourceKind, VariantId, Verdict
 from nox_variants.record import ImageUsed
 from nox_variants.results import Outcome, Role, Sizes
 from records import FULL

@@ -11,7 +11,7 @@ import yaml
 
 from nox_variants import config, matrix, schemas
 from nox_variants.errors import ConfigError
-from nox_variants.model import Growth, Limit, Measure
+from nox_variants.limits import Growth, Limit, Measure
 
 if TYPE_CHECKING:
     from pathlib import Path

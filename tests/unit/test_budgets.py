@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from nox_variants import budgets
 from nox_variants.baseline import Row
 from nox_variants.budgets import References
-from nox_variants.model import Cause, Growth, Level, Limit, Measure, Verdict
+from nox_variants.limits import Growth, Level, Limit, Measure
+from nox_variants.model import Cause, Verdict
 from nox_variants.record import Against
 from nox_variants.results import Outcome, Sizes
 from nox_variants.trend import point

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import pagedata
 from nox_variants.compare import Change, Difference, Moved, side
-from nox_variants.model import Level, LinkMode, Verdict
+from nox_variants.limits import Level
+from nox_variants.model import LinkMode, Verdict
 from nox_variants.reports import changeview, factview, html, pageview, table
 from nox_variants.results import Outcome, ServiceSeen, Sizes
 from records import FULL, SKIPPED

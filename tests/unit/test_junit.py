@@ -13,7 +13,8 @@ import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nox_variants.model import Cause, Level, Libs, Measure, Verdict
+from nox_variants.limits import Level, Measure
+from nox_variants.model import Cause, Libs, Verdict
 from nox_variants.record import OUTPUT_KEPT, Against, BudgetCheck, Seconds
 from nox_variants.reports import junit
 from nox_variants.reports.escaping import for_xml

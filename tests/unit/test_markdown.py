@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nox_variants import compare
-from nox_variants.model import Cause, Level, Measure, Verdict
+from nox_variants.limits import Level, Measure
+from nox_variants.model import Cause, Verdict
 from nox_variants.record import Against, BudgetCheck
 from nox_variants.reports import gfm, markdown
 from nox_variants.reports.escaping import visible

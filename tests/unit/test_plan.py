@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from nox_variants.limits import Limit, Measure
 from nox_variants.model import (
     CopiedFile,
     Image,
     ImageSource,
     Libs,
-    Limit,
     LinkMode,
-    Measure,
     Options,
     Recipe,
     Smoke,

@@ -72,14 +72,14 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> s
     return captured.err if status else captured.out
 
 
-def test_the_last_run_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("folder")
+def test_the_last_run_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     """As a run shows it, in the order of the file, with what changed since the last good one."""
     text = shown(capsys)
 
-    assert folder.name in str(folder)
     rows = [line.split()[0] for line in text.splitlines() if line.startswith("hello-c(")]
     assert rows[:2] == ["hello-c(scratch,static)", "hello-c(alpine,static)"]
-    assert "1 broke, 1 bigger (+100 kB)" in text
+    assert "since the last good run: 1 broke, 1 bigger (+100 kB)" in text
     assert f"2 variants: 1 passed, 1 failed, run {NEW}" in text
 
 

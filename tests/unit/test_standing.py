@@ -10,7 +10,8 @@ import pytest
 from nox_variants.baseline import Baseline
 from nox_variants.compare import Change
 from nox_variants.history import History
-from nox_variants.model import Cause, Digest, Growth, Limit, LinkMode, Measure, Verdict
+from nox_variants.limits import Growth, Limit, Measure
+from nox_variants.model import Cause, Digest, LinkMode, Verdict
 from nox_variants.plan import make_plans
 from nox_variants.results import Outcome, Sizes
 from nox_variants.standing import Standing

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nox_variants import trend
-from nox_variants.model import Cause, Measure, Verdict
+from nox_variants.limits import Measure
+from nox_variants.model import Cause, Verdict
 from nox_variants.reports import trends
 from nox_variants.results import EngineName, Outcome
 from nox_variants.trend import Point, point, timings

@@ -23,6 +23,7 @@ from nox_variants.errors import BuildFailed, ImageError, UsageError, did_you_mea
 from nox_variants.model import Smoke, SourceKind, Verdict
 from nox_variants.plan import make_plans
 from nox_variants.reports import explanation
+from nox_variants.reports.escaping import clean
 from nox_variants.reports.explanation import Explanation, Failure, FileExplanation
 from nox_variants.results import FileFacts, Linkage
 from nox_variants.subject import Subject
@@ -361,7 +362,7 @@ def show(sections: Sequence[Section], stream: TextIO) -> None:
     for number, section in enumerate(sections):
         if number:
             console.print()
-        title = explanation.visible(section.title)
+        title = clean(section.title)
         heading = "bold red" if section.loud else "bold"
         console.print(title, style=heading, markup=False, soft_wrap=True)
         for line in section.lines:

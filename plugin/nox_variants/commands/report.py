@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nox_variants.history import History
     from nox_variants.model import Settings
     from nox_variants.record import Record
+    from nox_variants.standing import Changes
     from nox_variants.trend import Point
 
 BASELINE = "BASELINE"
@@ -121,15 +122,15 @@ class Source:
         """Yield the records of the period."""
         return self.history.records(since=self.since, program=self.program)
 
-    def changes(self, records: Sequence[Record]) -> tuple[Difference, ...]:
+    def changes(self, records: Sequence[Record]) -> Changes:
         """Return what was not what it had been, since the baseline and the last good run."""
         from nox_variants import lockfile  # noqa: PLC0415  # not for every format
-        from nox_variants.standing import Standing  # noqa: PLC0415
+        from nox_variants.standing import Changes, Standing  # noqa: PLC0415
 
         if not records:
-            return ()
+            return Changes()
         baseline = lockfile.read(self.settings.root, records[0].platform)
-        return Standing(self.history, baseline, self.run_id).changes(records).all
+        return Standing(self.history, baseline, self.run_id).changes(records)
 
 
 def _recorded(args: argparse.Namespace) -> str | Iterable[str]:
@@ -175,7 +176,7 @@ def of_run(source: Source, form: str) -> str | Iterable[str]:
         case "markdown":
             from nox_variants.reports import markdown  # noqa: PLC0415  # one format is loaded
 
-            return markdown.document(records, source.changes(records), title=title)
+            return markdown.document(records, source.changes(records).all, title=title)
         case "junit":
             from nox_variants.reports import junit  # noqa: PLC0415
 
@@ -183,7 +184,7 @@ def of_run(source: Source, form: str) -> str | Iterable[str]:
         case "html":
             from nox_variants.reports import html  # noqa: PLC0415
 
-            return html.page(records, source.points(), source.changes(records), title=title)
+            return html.page(records, source.points(), source.changes(records).all, title=title)
         case "jsonl":
             return recordfile.lines(records)
         case _:
@@ -211,15 +212,13 @@ def of_period(source: Source, form: str) -> str | Iterable[str]:
             raise UsageError(f"--format {form} is for one run", hint="Leave out --since.")
 
 
-def _table(records: Sequence[Record], differences: Sequence[Difference]) -> str:
-    from nox_variants.display import print_report  # noqa: PLC0415  # one format is loaded
-    from nox_variants.reports import comparison, table  # noqa: PLC0415
+def _table(records: Sequence[Record], changes: Changes) -> str:
+    from nox_variants.display import print_changes, print_report  # noqa: PLC0415  # one format
+    from nox_variants.reports import table  # noqa: PLC0415
 
     stream = io.StringIO()
     print_report(records, stream)
-    if differences:
-        print(comparison.headline(differences), file=stream)
-        stream.write(_plain(comparison.lines(differences)))
+    print_changes(changes, stream)
     print(f"{table.summary(records)}, run {records[0].run_id}", file=stream)
     return stream.getvalue()
 

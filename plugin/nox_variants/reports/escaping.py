@@ -27,12 +27,21 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 does not have, not even escaped (section 2.2, Char)."""
 
 
+def clean(text: str, *, keep: str = "") -> str:
+    r"""Return text with what cannot be seen, or steers a terminal, written out: ``\x1b[31m``.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are: ends of lines, tabs.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
 def visible(text: str) -> str:
     r"""Return text in one line, with what cannot be seen written out: ``\x1b[31m``."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    return clean(" ".join(text.split()))
 
 
 def escaped(text: str) -> str:

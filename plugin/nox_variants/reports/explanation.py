@@ -1,6 +1,6 @@
 """All that is known of one variant, or of a file against an image, laid out for 80 columns. Pure.
 
-Names in files and what programs print are untrusted: every line goes through :func:`visible`.
+Names in files and what programs print are untrusted: every line goes through :func:`clean`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from nox_variants import linkage
 from nox_variants.model import SourceKind, Verdict
 from nox_variants.reports import table
+from nox_variants.reports.escaping import clean
 from nox_variants.subject import quote
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def of_file(known: FileExplanation) -> tuple[Section, ...]:
 
 def text(sections: Iterable[Section]) -> str:
     """Return sections as plain text."""
-    parts = ("\n".join((visible(each.title), *each.lines)) for each in sections)
+    parts = ("\n".join((clean(each.title), *each.lines)) for each in sections)
     return "\n\n".join(parts) + "\n"
 
 
@@ -177,11 +178,6 @@ def values(known: Explanation | FileExplanation) -> dict[str, Any]:
 def encoded(value: object) -> object:
     """Return what stands for a value in JSON: sets in order, paths as text."""
     return sorted(value) if isinstance(value, frozenset) else str(value)
-
-
-def visible(line: str) -> str:
-    """Return a line without what would steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 # --- lines ----------------------------------------------------------------------------------------
@@ -198,7 +194,7 @@ def _row(name: str, *values: str) -> list[str]:
 
 def _wrapped(line: str, *, indent: int = 2, lead: str = "") -> list[str]:
     return textwrap.wrap(
-        visible(line),
+        clean(line),
         WIDTH,
         initial_indent=lead or " " * indent,
         subsequent_indent=" " * indent,
@@ -210,7 +206,7 @@ def _wrapped(line: str, *, indent: int = 2, lead: str = "") -> list[str]:
 def _verbatim(lines: str) -> Iterator[str]:
     """Yield lines that somebody may want to copy."""
     for line in lines.splitlines():
-        yield f"  {visible(line.replace(chr(9), '    '))}".rstrip()
+        yield f"  {clean(line.replace(chr(9), '    '))}".rstrip()
 
 
 def _list(names: Sequence[str]) -> str:

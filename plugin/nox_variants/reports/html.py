@@ -10,11 +10,12 @@ import base64
 import hashlib
 import json
 from collections import Counter
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.reports import changeview, factview, packed, pageview, table
-from nox_variants.reports.pageview import clean
+from nox_variants.reports.escaping import clean as written_out
 from nox_variants.results import Outcome
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ SYMBOLS = {
 
 SCRIPTS = ("page.js", "chart.umd.min.js", "charts.js")
 """The first one is in the page's head: it knows the theme before anything is drawn."""
+
+clean = partial(written_out, keep="\n\t")
+"""Nothing on the page is invisible, or turns what follows it around."""
 
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from nox_variants.compare import Difference
     from nox_variants.record import Record
 
-__all__ = ["LIMIT", "document", "escaped"]
-
 LIMIT = 1024 * 1024
 """Bytes that GitHub takes of one step; of a longer summary it takes nothing."""
 

@@ -112,11 +112,6 @@ class Trouble:
     entries: tuple[Entry, ...]
 
 
-def clean(text: str) -> str:
-    """Return text in which nothing is invisible, or turns what follows it around."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
 def sentence(text: str) -> str:
     """Return text with a full stop."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
@@ -133,11 +128,7 @@ def moment(started_at: str) -> str:
 
 def entries(records: Sequence[Record]) -> tuple[Entry, ...]:
     """Return the records with their rows, in their order."""
-    baselines: dict[str, int] = {}
-    for record in records:
-        if record.single_stage and record.sizes:
-            baselines.setdefault(record.program, record.sizes.content)
-    rows = table.rows(records)
+    baselines, rows = table.baselines(records), table.rows(records)
     return tuple(
         Entry(number=number, record=record, row=row, baseline=baselines.get(record.program))
         for number, (record, row) in enumerate(zip(records, rows, strict=True))

@@ -115,11 +115,11 @@ def _factor(number: float) -> str:
 
 def rows(records: Sequence[Record]) -> tuple[Row, ...]:
     """Return one row per record; factors are against the single-stage image of each program."""
-    baselines = _baselines(records)
-    return tuple(_row(record, baselines.get(record.program)) for record in records)
+    single = baselines(records)
+    return tuple(_row(record, single.get(record.program)) for record in records)
 
 
-def _baselines(records: Iterable[Record]) -> dict[str, int]:
+def baselines(records: Iterable[Record]) -> dict[str, int]:
     """Return the content size of each program's first single-stage image."""
     found: dict[str, int] = {}
     for record in records:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nox_variants import trend
-from nox_variants.model import Measure
-from nox_variants.reports import table
+from nox_variants.limits import Measure
+from nox_variants.reports import gfm, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,10 +107,5 @@ def lines(points: Iterable[Point]) -> list[Line]:
 
 def markdown(points: Iterable[Point]) -> str:
     """Return the table in Markdown."""
-    from nox_variants.reports.markdown import escaped  # noqa: PLC0415  # tables need it not
-
-    text = f"| {' | '.join(COLUMNS)} |\n"
-    text += f"|{'|'.join(' ---: ' if name in _NUMBERS else ' --- ' for name in COLUMNS)}|\n"
-    for row in rows(points):
-        text += f"| {' | '.join(escaped(str(getattr(row, name))) for name in COLUMNS)} |\n"
-    return text
+    cells = [[gfm.brief(str(getattr(row, name))) for name in COLUMNS] for row in rows(points)]
+    return "\n".join([*gfm.head(COLUMNS, _NUMBERS), *map(gfm.row, cells), ""])
