@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = (
-    *("init", "list", "explain", "export", "report", "merge"),
+    *("init", "list", "explain", "export", "report", "merge", "ci", "publish"),
     *("debug", "doctor", "clean", "schema"),
 )
 """Subcommands in the order of the help; each is ``nox_variants.commands.NAME``."""

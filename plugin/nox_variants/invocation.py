@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import nox_variants
-from nox_variants import lockfile, matrix, recordfile, runner
+from nox_variants import lockfile, matrix, recordfile, runner, sharding
 from nox_variants.baseline import NAME, Baseline
 from nox_variants.display import display, print_changes, print_report
 from nox_variants.errors import UsageError
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from nox_variants.images.provider import Images
     from nox_variants.model import Settings, Variant
     from nox_variants.options import Options
+    from nox_variants.plan import Plan
     from nox_variants.record import Record
     from nox_variants.results import EngineInfo
     from nox_variants.runner import Task
+    from nox_variants.sharding import Part
     from nox_variants.standing import Changes
     from nox_variants.store import Store
 
@@ -80,8 +82,17 @@ def run(
         VariantsError: When the run cannot begin or cannot be recorded.
     """
     begin = time.perf_counter()
+    plans = make_plans(settings, variants, transfer=options.transfer)
+    part = None
+    if options.shard:
+        part = sharding.part(plans, options.shard)
+        plans = sharding.select(plans, options.shard)
+        if not plans:
+            print(f"shard {options.shard}: it has no variant", file=stream)
+            _write((), options, part)
+            return ()
     agreed = _baseline(settings, options)
-    with display(stream, len(variants)) as shown:
+    with display(stream, len(plans)) as shown:
         engine, why = choose_engine(
             settings,
             options,
@@ -97,7 +108,7 @@ def run(
             context = _context(settings, info)
             standing = Standing(history, agreed, context.run_id, updating=options.update_baseline)
             records = runner.run(
-                make_plans(settings, variants, transfer=options.transfer),
+                plans,
                 engine,
                 context,
                 _Recorder(shown, history),
@@ -109,14 +120,19 @@ def run(
             changes = standing.changes(records)
     print_report(records, stream)
     print_changes(changes, stream)
-    for note in _agree(settings, variants, records, agreed, options):
+    for note in _agree(settings, plans, records, agreed, options):
         print(note, file=stream)
     seconds = table.duration(time.perf_counter() - begin)
     print(f"{table.summary(records)} in {seconds} ({info.name} {info.version})", file=stream)
-    if options.json:
-        recordfile.write(options.json, recordfile.document(records), what="--json")
-    _summarize(records, changes, environ)
+    _write(records, options, part)
+    if part is None:  # of a shard, the merge has one of the whole
+        summarize(records, changes, environ)
     return records
+
+
+def _write(records: Sequence[Record], options: Options, part: Part | None) -> None:
+    if options.json:
+        recordfile.write(options.json, recordfile.document(records, part), what="--json")
 
 
 def history_file(settings: Settings) -> Path:
@@ -138,7 +154,7 @@ def _baseline(settings: Settings, options: Options) -> Baseline:
 
 def _agree(
     settings: Settings,
-    variants: Sequence[Variant],
+    plans: Sequence[Plan],
     records: Sequence[Record],
     agreed: Baseline,
     options: Options,
@@ -154,7 +170,7 @@ def _agree(
         return
     if missing := agreed.missing(records):
         yield f"{NAME}: no row of {_some(missing)}: --update-baseline adds them"
-    if len(variants) == len(every) and (stale := agreed.stale(every)):
+    if len(plans) == len(every) and (stale := agreed.stale(every)):
         yield f"{NAME}: stale rows, {_some(stale)}: --update-baseline removes them"
 
 
@@ -165,7 +181,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
 
 
-def _summarize(records: Sequence[Record], changes: Changes, environ: Mapping[str, str]) -> None:
+def summarize(records: Sequence[Record], changes: Changes, environ: Mapping[str, str]) -> None:
     """Add to the summary of a step of GitHub Actions, where there is one."""
     if not (name := environ.get("GITHUB_STEP_SUMMARY")):
         return
@@ -212,20 +228,31 @@ def choose_engine(
         locked: What is used of each image, and nothing else; None to use what sources give.
 
     Raises:
-        EngineUnavailable: The engine that was asked for does not answer.
+        UsageError: A builder was asked for that the engine cannot use.
+        EngineUnavailable: The engine or the builder that was asked for does not answer.
     """
     from nox_variants.engines import selection  # noqa: PLC0415  # what a run needs
 
-    choice = selection.choose(options.engine, environ)
+    choice = selection.choose(options.engine, environ, builder=options.builder)
     if choice.daemon is None:
+        if settings.cache:
+            progress(f"cache: {settings.cache.repository} is not used: only buildx can")
         embedded = open_engine(settings, options, environ=environ, progress=progress, locked=locked)
         return embedded, choice.why
-    from nox_variants.engines.docker import builders  # noqa: PLC0415  # one engine is loaded
+    from nox_variants.engines.docker import choosing  # noqa: PLC0415  # one engine is loaded
     from nox_variants.engines.docker.engine import DockerEngine  # noqa: PLC0415
     from nox_variants.engines.docker.pulling import Puller  # noqa: PLC0415
 
     store, cancelled = _store(environ), threading.Event()
-    builder = builders.choose(choice.daemon, environ, store if options.use_cache else None)
+    builder = choosing.choose(
+        choice.daemon,
+        environ,
+        store if options.use_cache else None,
+        name=options.builder,
+        note=progress,
+    )
+    if settings.cache:
+        builder = choosing.with_cache(builder, settings.cache, choice.daemon, progress)
     puller = Puller(
         daemon=choice.daemon,
         builder=builder,
@@ -233,6 +260,7 @@ def choose_engine(
         refresh=not options.use_cache,
         progress=progress,
         cancelled=cancelled,
+        mirrors=settings.mirrors,
     )
 
     def images(locked: Locked | None) -> Images:
@@ -334,6 +362,7 @@ def _images(
         environ=environ,
         pull=pull,
         locked=locked,
+        mirrors=settings.mirrors,
     )
 
 
@@ -374,6 +403,7 @@ def _context(settings: Settings, info: EngineInfo) -> runner.RunContext:
         tools={
             "nox_variants": nox_variants.__version__,
             "python": platform.python_version(),
+            **({"builder": info.builder} if info.builder else {}),
         },
         clock=lambda: dt.datetime.now(dt.UTC),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nox_variants.limits import Limit, Measure
     from nox_variants.model import Location, Program, Selector, Settings
+    from nox_variants.record import Record
 
 EVERY = "variant"
 """The tag that all variants have."""
@@ -87,6 +88,12 @@ def select(
     if not left:
         raise UsageError("no variant is left", hint="Skip less.")
     return left
+
+
+def ordered(records: Iterable[Record], variants: Iterable[Variant]) -> tuple[Record, ...]:
+    """Return records in the order of their variants; what is no variant any more comes last."""
+    places = {str(each.id): at for at, each in enumerate(variants)}
+    return tuple(sorted(records, key=lambda each: places.get(each.variant, len(places))))
 
 
 def tags(variant: Variant) -> tuple[str, ...]:

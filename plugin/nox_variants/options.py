@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, NoReturn
 from nox_variants.errors import UsageError
 from nox_variants.model import SourceKind
 from nox_variants.results import EngineName
+from nox_variants.sharding import parse as parse_shard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from nox_variants.sharding import Shard
 
 ENGINES = ("auto", *(name.value for name in EngineName))
 IMAGES = ("auto", SourceKind.REGISTRY.value, SourceKind.APT.value, SourceKind.ARCHIVE.value)
@@ -36,6 +39,9 @@ class Options:
         transfer: Whether the compressed size of every image is worked out.
         locked: Whether images have to be those of ``variants.lock``.
         update_baseline: Whether ``variants.lock`` takes what the run measured.
+        shard: Which part of the selection is run; None for all of it.
+        builder: The buildx builder that builds; empty for the one that ``BUILDX_BUILDER`` names, or
+            the best that there is.
     """
 
     engine: str = "auto"
@@ -50,6 +56,8 @@ class Options:
     transfer: bool = False
     locked: bool = False
     update_baseline: bool = False
+    shard: Shard | None = None
+    builder: str = ""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +95,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str], *, prog: str) ->
         transfer=namespace.transfer,
         locked=namespace.locked,
         update_baseline=namespace.update_baseline,
+        shard=namespace.shard,
+        builder=namespace.builder,
     )
 
 
@@ -138,7 +148,27 @@ def _parser(prog: str, environ: Mapping[str, str]) -> _Parser:
         action="store_true",
         help="keep verdicts, sizes and image digests of this run in variants.lock",
     )
+    add(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="run part I of N; `nox-variants merge` joins what --json writes of each",
+    )
+    add(
+        "--builder",
+        default="",
+        metavar="NAME",
+        help="the buildx builder that builds, for the docker engine (BUILDX_BUILDER, which is"
+        " buildx's own)",
+    )
     return parser
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _jobs(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -57,11 +58,20 @@ class ImageUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMade:
-    """The variant's image: its id, its tag, and where its layout lies from the file's folder."""
+    """The variant's image.
+
+    Attributes:
+        config_digest: Its id.
+        tag: ``PROGRAM:TAG``.
+        path: Where its layout lies from the file's folder; empty where a daemon has it.
+        published: Where it was pushed to, each with the digest of its manifest there; the newest is
+            the last: ``ghcr.io/me/demo/hello-c:gcc-static.scratch@sha256:...``.
+    """
 
     config_digest: Digest
     tag: str
     path: str
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +313,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _adapter() -> TypeAdapter[Record]:
     from pydantic import TypeAdapter  # noqa: PLC0415  # a run writes records, it does not read them
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.errors import HistoryError, UsageError
 from nox_variants.record import SCHEMA, Record, from_json, to_json
+from nox_variants.sharding import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +26,12 @@ LARGEST_DOCUMENT = 512 * 1024 * 1024
 """Bytes of a document, which is read as a whole."""
 
 
-def read(file: Path) -> Iterator[Record]:
+def read(file: Path, part: Callable[[Part], object] = lambda _: None) -> Iterator[Record]:
     """Yield the records of a file: JSON Lines, or what ``--json`` writes.
+
+    Args:
+        file: The file.
+        part: Told which shard of a matrix the file says it is.
 
     Raises:
         HistoryError: It cannot be read, a record is not of the form of ``record.schema.json``, or
@@ -34,7 +40,10 @@ def read(file: Path) -> Iterator[Record]:
     try:
         with file.open("rb") as opened:
             for place, values in _values(file, opened):
-                yield _record(place, values)
+                if isinstance(values, _Shard):
+                    part(_part(place, values.value))
+                else:
+                    yield _record(place, values)
     except OSError as error:
         raise HistoryError(
             f"{file}: cannot be read: {error.strerror}", hint="Name a file that --json wrote."
@@ -78,10 +87,29 @@ def _document(file: Path, text: bytes) -> Iterator[tuple[str, Any]]:
 
 def _entries(place: str, values: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(values, dict) and isinstance(values.get("records"), list):
+        if "shard" in values:
+            yield f"{place}: shard", _Shard(values["shard"])
         for number, each in enumerate(values["records"]):
             yield f"{place}: records[{number}]", each
     else:
         yield place, values
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What a document says of the shard that it is."""
+
+    value: Any
+
+
+def _part(place: str, values: Any) -> Part:
+    fields = {"index": int, "count": int, "variants": int, "matrix": str}
+    sound = isinstance(values, dict) and set(values) == set(fields)
+    if not sound or any(type(values[name]) is not kind for name, kind in fields.items()):
+        raise HistoryError(
+            f"{place}: is not what --shard writes", hint="Was it made by another version?"
+        )
+    return Part(**values)
 
 
 def _damaged(place: str, error: Exception) -> HistoryError:
@@ -114,11 +142,22 @@ def lines(records: Iterable[Record]) -> Iterator[str]:
         yield json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def document(records: Sequence[Record]) -> str:
-    """Return the records of one run as a JSON document; of several, without a run of its own."""
+def document(records: Sequence[Record], part: Part | None = None) -> str:
+    """Return the records of one run as a JSON document; of several, without a run of its own.
+
+    Args:
+        records: The records.
+        part: Which shard of a matrix they are; None for no shard.
+    """
     runs = {record.run_id for record in records}
     run_id = runs.pop() if len(runs) == 1 else ""
-    values = {"schema": SCHEMA, "run_id": run_id, "records": [to_json(each) for each in records]}
+    shard = {"shard": asdict(part)} if part else {}
+    values = {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        **shard,
+        "records": [to_json(each) for each in records],
+    }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share with tests
 
 from docker_side import DockerSide
+from nox_variants.results import Outcome
 from projects import REPOSITORY
 
 Work = Callable[[], object]
@@ -382,6 +384,44 @@ def measure_history(work: Path, home: Path) -> None:
     )
 
 
+def write_programs(folder: Path, count: int) -> None:
+    """Write a project of `count` variants: programs with 5 run images and 2 link modes each."""
+    (folder / "hello").mkdir(parents=True)
+    runs = '[ubuntu, debian, alpine, "busybox:glibc", scratch]'
+    program = f"{{language: c, source: hello, run: {runs}, link: [dynamic, static]}}"
+    lines = [f"  p{number}: {program}" for number in range(count // 10)]
+    text = "\n".join(("version: 1", "programs:", *lines, ""))
+    (folder / "variants.yaml").write_text(text, encoding="utf-8")
+
+
+def measure_shards(work: Path, home: Path) -> None:
+    """Deal 10,000 variants out to 256 jobs, and join 100 shards of 1,000 records."""
+    from nox_variants import recordfile  # noqa: PLC0415
+    from nox_variants.sharding import Part  # noqa: PLC0415
+    from year import records  # noqa: PLC0415  # records of the tests' own
+
+    ours = Ours(work / "shards", home)
+    write_programs(ours.folder, 10_000)
+
+    def command(*words: str) -> Work:
+        words = (sys.executable, "-m", "nox_variants", *words)
+        return lambda: subprocess.run(words, cwd=ours.folder, check=True, capture_output=True)
+
+    (dealt,) = medians((command("ci", "--emit-matrix", "--shards", "256"), nothing))
+    every = list(records(nights=1, variants=100_000))
+    for index in range(100):
+        part = Part(index=index + 1, count=100, variants=len(every), matrix="0" * 64)
+        mine = [replace(each, outcome=Outcome.PASSED) for each in every[index * 1000 :][:1000]]
+        (ours.folder / f"{index:02}.json").write_text(recordfile.document(mine, part), "utf-8")
+    files = [f"{index:02}.json" for index in range(100)]
+    joined = seconds(command("merge", *files, "--json", "all.json"))
+    print(
+        f"{'10,000 variants, 256 shards':<34} {dealt:.2f} s to read, expand and deal out (under 3);"
+        f" {joined:.2f} s to join 100 shards of 1,000 records (under 10)",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Measure what is asked for, or all."""
     parts = {
@@ -392,6 +432,7 @@ def main() -> None:
         "scale": measure_scale,
         "project": measure_project,
         "history": measure_history,
+        "shards": measure_shards,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure")

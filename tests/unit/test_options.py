@@ -84,7 +84,8 @@ def test_help_is_text() -> None:
         (["--jobs", "0"], "'0' is not a number of jobs from 1 to 1024"),
         (["--jobs", "many"], "'many' is not a number of jobs"),
         (["--engine", "qemu"], "invalid choice: 'qemu'"),
-        (["--shard", "1/2"], "unrecognized arguments: --shard 1/2"),
+        (["--shard", "1"], "'1' is no shard: 1/4 is the first of four"),
+        (["--shards", "1/2"], "unrecognized arguments: --shards 1/2"),
         (["--json"], "expected one argument"),
     ],
 )

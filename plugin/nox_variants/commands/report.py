@@ -110,9 +110,11 @@ class Source:
 
     def records(self) -> tuple[Record, ...]:
         """Return the records of the run, in the order of the file."""
+        from nox_variants import matrix  # noqa: PLC0415  # not for --help
+
         found = self.history.run(self.run_id)
         mine = [record for record in found if self.program in {"", record.program}]
-        return _ordered(self.settings, mine)
+        return matrix.ordered(mine, matrix.expand(self.settings).variants)
 
     def points(self) -> tuple[Point, ...]:
         """Return the records of the period in numbers."""
@@ -225,14 +227,6 @@ def _table(records: Sequence[Record], changes: Changes) -> str:
 
 def _plain(lines: Iterable[Sequence[tuple[str, str]]]) -> str:
     return "".join(f"{''.join(text for text, _ in line)}\n" for line in lines)
-
-
-def _ordered(settings: Settings, records: Iterable[Record]) -> tuple[Record, ...]:
-    """Return records in the order of the file; what it has no more comes last."""
-    from nox_variants import matrix  # noqa: PLC0415  # not for --help
-
-    places = {str(each.id): at for at, each in enumerate(matrix.expand(settings).variants)}
-    return tuple(sorted(records, key=lambda each: places.get(each.variant, len(places))))
 
 
 # --- comparisons --------------------------------------------------------------------------------
