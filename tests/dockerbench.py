@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from handmade import Bench, HandMade, open_engine
-from nox_variants.engines.docker import builders, connection
+from nox_variants.engines.docker import builders, choosing, connection
 from nox_variants.engines.docker.engine import DockerEngine
 from nox_variants.engines.docker.pulling import Puller
 from nox_variants.images.provider import Images
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     import pytest
 
     from daemons import Service
+    from nox_variants.registrycache import RegistryCache
 
 WAYS = {"buildkit": "docker", "classic": "docker", "podman": "podman"}
 """Each way to build, and the daemon that it needs."""
 
 
-def environment(way: str, service: Service) -> dict[str, str]:
-    """Return an environment in which an engine finds a daemon."""
+def environment(way: str, service: Service | None) -> dict[str, str]:
+    """Return an environment in which an engine finds a daemon, or this process's own."""
+    if service is None:
+        return dict(os.environ)
     name = "CONTAINER_HOST" if WAYS[way] == "podman" else "DOCKER_HOST"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
     return {**kept, name: service.url}
@@ -36,19 +39,23 @@ def environment(way: str, service: Service) -> dict[str, str]:
 
 def open_docker(
     way: str,
-    service: Service,
+    service: Service | None,
     *,
     home: Path,
     roots: Mapping[str, Path],
     source: Path,
+    builder: str = "",
+    cache: RegistryCache | None = None,
     **changes: Any,
 ) -> Bench:
     """Return an engine on a daemon, and the project of a program's source."""
     environ = environment(way, service)
     daemon = connection.connect(WAYS[way], environ)
-    builder = (
-        builders.choose(daemon, environ) if way == "buildkit" else builders.Classic(daemon=daemon)
-    )
+    chosen: builders.Builder = builders.Classic(daemon=daemon)
+    if way == "buildkit":
+        chosen = choosing.choose(daemon, environ, name=builder)
+    if cache is not None:
+        chosen = choosing.with_cache(chosen, cache, daemon, lambda _: None)
     store = Store(home)
     options: dict[str, Any] = {
         "use_cache": True,
@@ -59,7 +66,7 @@ def open_docker(
     }
     engine = DockerEngine(
         daemon=daemon,
-        builder=builder,
+        builder=chosen,
         store=store,
         images=HandMade(store, roots),
         helper=Image(name="python", sources=(APT,)),
@@ -84,16 +91,22 @@ def opened(
 
 
 def open_pulling(
-    service: Service, home: Path, source: Path, said: list[str], *, refresh: bool = False
+    service: Service,
+    home: Path,
+    source: Path,
+    said: list[str],
+    *,
+    refresh: bool = False,
+    builder: str = "",
 ) -> tuple[Bench, Images]:
     """Return an engine that pulls, built with BuildKit, and its images."""
     environ = environment("buildkit", service)
     daemon = connection.connect("docker", environ)
-    builder = builders.choose(daemon, environ)
+    chosen = choosing.choose(daemon, environ, name=builder)
     store, cancelled = Store(home), threading.Event()
     puller = Puller(
         daemon=daemon,
-        builder=builder,
+        builder=chosen,
         store=store,
         refresh=refresh,
         progress=said.append,
@@ -112,7 +125,7 @@ def open_pulling(
     )
     engine = DockerEngine(
         daemon=daemon,
-        builder=builder,
+        builder=chosen,
         store=store,
         images=images,
         helper=Image(name="python", sources=()),

@@ -298,9 +298,10 @@ class Server:
 
     Args:
         tls: Its certificate; without one it speaks plain HTTP.
+        port: Where it listens; 0 for where nobody does.
     """
 
-    def __init__(self, *, tls: Certificate | None = None) -> None:
+    def __init__(self, *, tls: Certificate | None = None, port: int = 0) -> None:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -308,14 +309,17 @@ class Server:
 
             def do_GET(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
-                headers = {name.lower(): value for name, value in self.headers.items()}
+                headers = {
+                    name.lower(): ", ".join(self.headers.get_all(name, ())) for name in self.headers
+                }
                 request = Request(self.command, self.path, headers, self.rfile.read(size))
                 with outer.lock:
                     outer.requests.append(request)
                 with contextlib.suppress(ConnectionError, TimeoutError):
                     outer.answer(request, self)
 
-            do_POST = do_GET  # noqa: N815  # http.server looks for the name
+            # http.server looks for these names.
+            do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 del format, args
@@ -323,7 +327,7 @@ class Server:
         self.lock = threading.Lock()
         self.requests: list[Request] = []
         self.ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._scheme = "https" if tls else "http"
         if tls:
@@ -381,7 +385,8 @@ def send(
             handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(body) if length is None else length))
     handler.end_headers()
-    handler.wfile.write(body)
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
     handler.wfile.flush()
 
 
@@ -509,12 +514,15 @@ class FaultProxy(Server):
         upstream: The registry, ``HOST:PORT``.
         faults: What goes wrong, the first that fits.
         tls: Its certificate; the registry itself speaks plain HTTP.
+        port: Where it listens; 0 for where nobody does.
     """
 
-    def __init__(self, upstream: str, *faults: Fault, tls: Certificate | None = None) -> None:
+    def __init__(
+        self, upstream: str, *faults: Fault, tls: Certificate | None = None, port: int = 0
+    ) -> None:
         self._upstream = upstream
         self.faults = list(faults)
-        super().__init__(tls=tls)
+        super().__init__(tls=tls, port=port)
 
     def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
         """Pass a request on, but for its fault."""
@@ -549,7 +557,8 @@ class FaultProxy(Server):
                 answered["content-range"] = f"bytes 0-{len(body) - 1}/{len(body)}"
             case _:
                 pass
-        send(handler, status, answered, body)
+        size = answered.get("content-length") if request.method == "HEAD" else None
+        send(handler, status, answered, body, int(size) if size else None)
 
     def _fault(self, request: Request) -> Fault | None:
         with self.lock:
@@ -570,7 +579,7 @@ class FaultProxy(Server):
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         connection = http.client.HTTPConnection(self._upstream, timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request(request.method, path, headers=dict(headers))
+            connection.request(request.method, path, body=request.body, headers=dict(headers))
             answer = connection.getresponse()
             given = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, given, answer.read()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nox_variants.dockerfile import Base
     from nox_variants.plan import BuildStage, Plan
+    from nox_variants.registrycache import RegistryCache
 
 FILE = "docker-bake.json"
 """The name under which Bake finds it."""
@@ -42,17 +43,31 @@ class Context:
     run: Base
 
 
-def render(contexts: Iterable[Context]) -> str:
-    """Return a Bake file: a target per variant, a group per program, and ``default`` for all."""
+def render(contexts: Iterable[Context], cache: RegistryCache | None = None) -> str:
+    """Return a Bake file: a target per variant, a group per program, and ``default`` for all.
+
+    Args:
+        contexts: The variants.
+        cache: Where targets find layers, and leave them; None for nowhere.
+    """
     file = _File()
     for context in contexts:
         file.add(context)
     groups = {"default": [*file.groups], **file.groups}
+    targets = file.targets
+    if cache:
+        targets = {name: {**each, **_cached(cache, name)} for name, each in targets.items()}
     values = {
         "group": {name: {"targets": targets} for name, targets in groups.items()},
-        "target": file.targets,
+        "target": targets,
     }
     return json.dumps(values, indent=2) + "\n"
+
+
+def _cached(cache: RegistryCache, target: str) -> dict[str, list[str]]:
+    tag = names.cache_tag(target)
+    found = {"cache-from": [cache.source(tag)]}
+    return {**found, "cache-to": [cache.target(tag)]} if cache.write else found
 
 
 class _File:

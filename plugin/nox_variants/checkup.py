@@ -140,7 +140,7 @@ def healthy(checks: Iterable[Check]) -> bool:
 
 def daemon(name: EngineName, environ: Mapping[str, str]) -> Check:
     """Ask Docker or Podman who it is, and try how it builds."""
-    from nox_variants.engines.docker import builders, connection  # noqa: PLC0415  # 50 ms
+    from nox_variants.engines.docker import choosing, connection  # noqa: PLC0415  # 50 ms
 
     try:
         found = connection.connect(name, environ)
@@ -148,7 +148,7 @@ def daemon(name: EngineName, environ: Mapping[str, str]) -> Check:
         state = State.TROUBLE if expected(name, environ) else State.MISSING
         return Check(name=name, state=state, words=error.message, hint=error.hint)
     try:
-        return answered(name, found, builders.choose(found, environ).name)
+        return answered(name, found, choosing.choose(found, environ).name)
     finally:
         found.client.close()
 

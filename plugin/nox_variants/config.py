@@ -40,13 +40,17 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from nox_variants.model import Location
+    from nox_variants.model import Location, Mirror
+    from nox_variants.registrycache import RegistryCache
     from nox_variants.yamlfile import Document, Keys
 
 _SCRATCH = Image(name="scratch", sources=(ImageSource(kind=SourceKind.SCRATCH),))
 
 _PORTS = {Need.CERTIFICATES: 443, Need.NAMES: 53}
 """TCP ports of the run's own servers (:mod:`nox_variants.sandbox.fixtures`)."""
+
+_MEND = {"mirrors": "Leave it in one of the files."}
+"""What to do about what two files say differently, where it has no name of the user's own."""
 
 _T = TypeVar("_T")
 
@@ -134,11 +138,18 @@ class _Project:
         if all(each.has_no_programs for each in readings):
             readings[0].report((), "key 'programs' is missing.")
         programs = tuple(program for each in readings for program in each.programs(languages))
+        cache = self._only("cache", [each.cache() for each in readings])
+        mirrors = self._joined("mirrors", [each.mirrors() for each in readings])
         self.problems += [problem for each in readings for problem in each.problems]
         if self.problems:  # expansion finds the rest, but for what this very call reported
             self.problems += self._rules(programs)
         return Settings(
-            root=root, roots=roots, programs=programs, images=(_SCRATCH, *images.values())
+            root=root,
+            roots=roots,
+            programs=programs,
+            images=(_SCRATCH, *images.values()),
+            cache=cache,
+            mirrors=tuple(mirrors.items()),
         )
 
     def _names(self, section: str) -> frozenset[str]:
@@ -153,9 +164,23 @@ class _Project:
                 place = reading.location((section, name), key=True)
                 first = places.setdefault(name, place)
                 if joined.setdefault(name, entry) != entry:
-                    text = f"{name!r} is something else in {first}. Rename one, or remove it."
+                    todo = _MEND.get(section, "Rename one, or remove it.")
+                    text = f"{name!r} is something else in {first}. {todo}"
                     self.problems.append(Problem(place, text))
         return joined
+
+    def _only(self, key: str, values: Sequence[_T | None]) -> _T | None:
+        """Return what one file says, or several say alike; report what they say differently."""
+        found: tuple[_T, Location] | None = None
+        for reading, value in zip(self._readings, values, strict=True):
+            if value is None:
+                continue
+            place = reading.location((key,), key=True)
+            found = found or (value, place)
+            if value != found[0]:
+                text = f"is something else in {found[1]}. Leave it in one of the files."
+                self.problems.append(Problem(place, text))
+        return found[0] if found else None
 
     def _rules(self, programs: tuple[Program, ...]) -> Iterable[Problem]:
         """Return what is wrong with the rules of those programs that can be expanded."""
@@ -266,6 +291,14 @@ class _Reading:
                 what = "artifact" if each.artifact is None else "link"
                 self.report(("languages", name), f"key {what!r} is missing.")
         return conversion.languages(self._form)
+
+    def cache(self) -> RegistryCache | None:
+        """Return where builds keep their layers, as the file has it."""
+        return conversion.cache(self._form.cache) if self._form.cache else None
+
+    def mirrors(self) -> dict[str, tuple[Mirror, ...]]:
+        """Return the file's mirrors, by registry."""
+        return conversion.mirrors(self._form)
 
     # --- programs ------------------------------------------------------------------------------
 
@@ -421,6 +454,9 @@ def _sound(value: Any, broken: set[Keys]) -> dict[str, Any]:
         if isinstance(entries, dict):
             left = {name: each for name, each in entries.items() if (section, name) not in broken}
             sound |= {section: left} if left else {}
+    for key in ("cache", "mirrors"):
+        if isinstance(value, dict) and key in value and all(each[:1] != (key,) for each in broken):
+            sound[key] = value[key]
     return sound
 
 

@@ -12,6 +12,7 @@ from nox_variants.model import (
     ImageSource,
     Language,
     LinkMode,
+    Mirror,
     Need,
     Options,
     Recipe,
@@ -19,9 +20,10 @@ from nox_variants.model import (
     Smoke,
     SourceKind,
 )
+from nox_variants.registrycache import RegistryCache
 
 if TYPE_CHECKING:
-    from nox_variants import budgetforms, filemodel
+    from nox_variants import budgetforms, filemodel, mirrorforms
 
 
 def image(name: str, form: filemodel.ImageForm, folder: str = "") -> Image:
@@ -126,6 +128,21 @@ def limits(form: budgetforms.BudgetForm) -> tuple[Limit, ...]:
         for name in _MEASURES
         if (each := getattr(form, name, None)) is not None
     )
+
+
+def cache(form: filemodel.CacheForm) -> RegistryCache:
+    """Return where builds keep their layers."""
+    return RegistryCache(repository=form.registry, mode=form.mode, write=form.write)
+
+
+def mirrors(form: filemodel.File) -> dict[str, tuple[Mirror, ...]]:
+    """Return mirrors by registry."""
+    return {name: tuple(map(_mirror, each)) for name, each in form.mirrors.items()}
+
+
+def _mirror(form: mirrorforms.MirrorForm) -> Mirror:
+    host, _, prefix = form.host.partition("/")
+    return Mirror(host=host, prefix=prefix, insecure=form.insecure)
 
 
 def smoke(form: filemodel.SmokeForm) -> Smoke:

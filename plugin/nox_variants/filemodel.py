@@ -39,6 +39,7 @@ from nox_variants.filevalues import (
     Packages,
     Pattern,
     ProgramName,
+    Repository,
     RequestPath,
     Seconds,
     Text,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
     from nox_variants.budgetforms import BudgetForm
+    from nox_variants.mirrorforms import MirrorForm
 
 
 REQUIRED = ("language", "source", "run")
@@ -198,19 +200,21 @@ class FileForm(Form):
 
 
 class Later:
-    """The form of list entries that few files have: its module is loaded for those that do.
+    """The form of entries that few files have: its module is loaded for those that do.
 
-    A list of one may be written as its entry. What is wrong with an entry is found as if the form
-    stood here.
+    What is wrong with an entry is found as if the form stood here.
 
     Args:
         module: The form's module.
         name: The form's name in it.
+        whole: The name there of what holds such entries. Without one it is a list of them, and a
+            list of one may be written as its entry.
     """
 
-    def __init__(self, module: str, name: str) -> None:
+    def __init__(self, module: str, name: str, whole: str = "") -> None:
         self._module = module
         self._name = name
+        self._whole = whole
 
     @property
     def form(self) -> type[Form]:
@@ -218,11 +222,14 @@ class Later:
         found: type[Form] = getattr(importlib.import_module(self._module), self._name)
         return found
 
-    def _list(self) -> TypeAdapter[Any]:
+    def _type(self) -> TypeAdapter[Any]:
+        if self._whole:
+            return TypeAdapter(getattr(importlib.import_module(self._module), self._whole))
         return TypeAdapter(list[self.form])  # type: ignore[name-defined]  # known at run time
 
     def _validate(self, value: Any) -> Any:
-        return self._list().validate_python([value] if isinstance(value, dict) else value)
+        alone = not self._whole and isinstance(value, dict)
+        return self._type().validate_python([value] if alone else value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._validate)
@@ -230,14 +237,17 @@ class Later:
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        several = handler(self._list().core_schema)
-        return {"anyOf": [several["items"], several]}
+        # A chain of one: what a type says of its own JSON Schema counts inside of others only.
+        found = handler(core_schema.chain_schema([self._type().core_schema]))
+        return found if self._whole else {"anyOf": [found["items"], found]}
 
 
 if TYPE_CHECKING:
     Budgets = list[BudgetForm]
+    Mirrors = dict[str, list[MirrorForm]]
 else:
     Budgets = Annotated[Any, Later("nox_variants.budgetforms", "BudgetForm")]
+    Mirrors = Annotated[Any, Later("nox_variants.mirrorforms", "MirrorForm", "Mirrors")]
 
 
 class ProgramForm(Form):
@@ -429,6 +439,21 @@ class LanguageForm(Form):
     only_dynamic: str = Field("", description="Why it has no other link mode, as a sentence.")
 
 
+class CacheForm(ShorthandForm):
+    """A registry's repository that keeps layers of builds, between machines; for buildx."""
+
+    shorthand = "registry"
+
+    registry: Repository = Field(
+        description="The repository, `registry.example.com/team/cache`: each build has its own tag"
+        " there."
+    )
+    mode: Literal["max", "min"] = Field(
+        "max", description="`max`: the layers of every stage; `min`: those of what comes out."
+    )
+    write: bool = Field(default=True, description="Whether builds leave layers there, too.")
+
+
 def _requires(key: str) -> dict[str, Any]:
     """Return the JSON Schema rule that all programs have a key where the defaults lack it."""
     given = {"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]}
@@ -457,4 +482,15 @@ class File(Form):
     )
     languages: dict[NewName, LanguageForm] = Field(
         {}, description="Languages that the catalogue lacks, or in place of its own."
+    )
+    cache: CacheForm | None = Field(
+        None,
+        description="Where builds with buildx find layers of other machines, and leave theirs: a"
+        " repository, or a mapping.",
+    )
+    mirrors: Mirrors = Field(
+        {},
+        description="What is asked for images before their own registries: a mirror for all of"
+        " them, or a mapping by registry, with `*` for every other. Of several the first that has"
+        " the image gives it.",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from nox_variants.errors import did_you_mean
+from nox_variants.errors import ImageError, did_you_mean
 from nox_variants.limits import Growth
 from nox_variants.model import Cause, Libs, LinkMode, Need, Verdict
 
@@ -153,6 +153,21 @@ def _package(value: str) -> str:
     return value
 
 
+def _repository(value: str) -> str:
+    from nox_variants.images.reference import parse_reference  # noqa: PLC0415  # few files have one
+
+    example = "Write registry.example.com/team/cache."
+    digest, tag = "@" in value, ":" in value.rpartition("/")[2]
+    if digest or tag:
+        what = "a digest" if digest else "a tag"
+        raise ValueError(f"{value!r} has {what}, but each build gets a tag of its own. {example}")
+    try:
+        parse_reference(value)
+    except ImageError as error:
+        raise ValueError(f"{error.message}. {example}") from error
+    return value
+
+
 def _absolute(value: str) -> str:
     parts = value.split("/")
     if parts[0] or not value.strip("/") or {"", ".", ".."} & set(parts[1:]):
@@ -287,6 +302,7 @@ CauseName = Annotated[
 ]
 ProgramName = Annotated[str, AfterValidator(_program_name)]
 NewImageName = Annotated[str, AfterValidator(_new_image_name)]
+Repository = Annotated[str, AfterValidator(_repository)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Link = Annotated[

@@ -1,7 +1,8 @@
 """The values of the file and of the matrix: frozen, hashable, without I/O.
 
 ``variants.yaml -> Settings -> Variant -> Plan -> (engine values) -> Record``. Knows nothing of the
-package but :mod:`~nox_variants.limits`, and imports neither os, subprocess, time, nox nor docker.
+package but :mod:`~nox_variants.limits` and :mod:`~nox_variants.registrycache`, and imports
+neither os, subprocess, time, nox nor docker.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.limits import Limit
+    from nox_variants.registrycache import RegistryCache
 
 Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hex digits (OCI image-spec, descriptor.md)."""
@@ -410,6 +412,25 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A registry that is asked for images of another.
+
+    Attributes:
+        host: ``mirror.example.com:5000``.
+        prefix: What its repositories begin with, or empty: ``hub``.
+        insecure: Whether it is spoken to in plain http.
+    """
+
+    host: str
+    prefix: str = ""
+    insecure: bool = False
+
+
+Mirrors = tuple[tuple[str, tuple[Mirror, ...]], ...]
+"""Mirrors by registry, in the order in which they are asked; ``*`` is every other registry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The valid configuration files of a project.
 
@@ -418,12 +439,16 @@ class Settings:
         roots: The folder of each file, resolved: no source leads out of it.
         programs: In the order of the files.
         images: Catalogue and files merged, by name.
+        cache: Where builds with buildx find layers, and leave them; None for nowhere.
+        mirrors: What is asked for images before their own registries.
     """
 
     root: Path
     roots: tuple[Path, ...]
     programs: tuple[Program, ...]
     images: tuple[Image, ...]
+    cache: RegistryCache | None = None
+    mirrors: Mirrors = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

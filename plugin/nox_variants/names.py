@@ -54,10 +54,7 @@ def image_tag(variant: Variant) -> str:
     """
     build, run = _escaped(variant.build_image), _escaped(variant.run_image)
     linking = variant.linking.replace("+", "-")
-    tag = f"{build}-{linking}.{run}"
-    if len(tag) <= TAG_LENGTH:
-        return tag
-    return f"{tag[: TAG_LENGTH - _DIGEST]}{sha256(tag.encode()).hexdigest()[:_DIGEST]}"
+    return _bounded(f"{build}-{linking}.{run}")
 
 
 def archive_name(image: str) -> str:
@@ -90,6 +87,17 @@ def bake_image(image: str) -> str:
 def bake_group(program: str) -> str:
     """Return a program's group; ``default`` is what Bake builds when it is given no name."""
     return f"_{program}" if program == "default" else _baked(program)
+
+
+def cache_tag(target: str) -> str:
+    """Return the tag under which a registry cache keeps a target of a Bake file."""
+    return _bounded(target)
+
+
+def _bounded(tag: str) -> str:
+    if len(tag) <= TAG_LENGTH:
+        return tag
+    return f"{tag[: TAG_LENGTH - _DIGEST]}{sha256(tag.encode()).hexdigest()[:_DIGEST]}"
 
 
 def _baked(name: str) -> str:

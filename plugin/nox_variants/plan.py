@@ -5,9 +5,10 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nox_variants import names
 from nox_variants.limits import Measure
 from nox_variants.model import CopiedFile, Libs
 
@@ -51,6 +52,7 @@ class BuildStage:
         artifacts: Absolute paths that the build must make, the program's own first.
         files: Absolute paths of what else is taken out of its root.
         network: Whether commands may use the network.
+        name: What it is called where several machines meet: no part of what it is.
     """
 
     image: Image
@@ -62,6 +64,7 @@ class BuildStage:
     artifacts: tuple[str, ...]
     network: bool
     files: tuple[str, ...] = ()
+    name: str = field(default="", compare=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -177,6 +180,7 @@ def _plan(program: Program, images: dict[str, Image], variant: Variant, *, trans
         artifacts=artifacts,
         network=program.network,
         files=tuple(dict.fromkeys(each.source for each in files)),
+        name=names.bake_stage(variant),
     )
     run = RunStage(
         image=images[variant.run_image],

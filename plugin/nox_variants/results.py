@@ -66,11 +66,13 @@ class EngineInfo:
         name: The engine.
         version: Of the engine itself.
         notes: What it cannot do here, as sentences.
+        builder: What builds Dockerfiles for it; empty where it builds itself.
     """
 
     name: EngineName
     version: str
     notes: tuple[str, ...] = ()
+    builder: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,8 @@ class PreparedImage:
         user: Who runs what it starts; empty for root.
         pinned: ``alpine:3.20@sha256:...``: by which its registry gives this very content again,
             without its setup; empty for other sources, and where only a daemon has it.
+        mirrored: ``mirror.example.com/hub/library/alpine@sha256:...``: by which the mirror gives it
+            again from which a daemon has it; empty where its own registry gave it.
     """
 
     name: str
@@ -108,6 +112,7 @@ class PreparedImage:
     env: Pairs = ()
     user: str = ""
     pinned: str = ""
+    mirrored: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

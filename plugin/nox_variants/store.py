@@ -35,7 +35,7 @@ FACTS = "facts"
 """What can be found out again: not brought to the disk, and told by its digest when it is cut off.
 """
 
-Kind = Literal["images", "refs", "blobs", "sources", "builds", "layers", "facts"]
+Kind = Literal["images", "refs", "blobs", "sources", "builds", "layers", "layouts", "facts"]
 
 _VERSION_FILE = "format"
 _DISCARDED = "discarded"

@@ -21,6 +21,7 @@ KINDS = {
     "builds": "builds",
     "blobs": "image layers",
     "layers": "layers",
+    "layouts": "image layouts",
     "sources": "sources",
     "caches": "caches",
     "apt/archives": "apt downloads",

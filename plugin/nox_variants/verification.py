@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nox_variants.errors import LayoutError, SourceError, StoreError
 from nox_variants.oci.digest import hex_of, sha256_bytes, sha256_file
 from nox_variants.oci.layer import digest_tree
+from nox_variants.oci.layout import BLOBS
 from nox_variants.sources import digest_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def verify(store: Store) -> Iterator[Verified]:
         "images": _image,
         "builds": _build,
         "layers": _layer,
+        "layouts": _layout,
         "sources": _source,
         "refs": _metadata,
         "facts": _metadata,
@@ -102,6 +104,14 @@ def _layer(store: Store, entry: Path) -> str:
     values = store.read_json(entry / "layer.json")
     found = sha256_file(entry / hex_of(values["diff_id"]))
     return "" if found == values["diff_id"] else f"its tar has the digest {found}"
+
+
+def _layout(_: Store, entry: Path) -> str:
+    for blob in (entry / BLOBS).iterdir():
+        found = sha256_file(blob)
+        if hex_of(found) != blob.name:
+            return f"blob {blob.name} has the digest {found}"
+    return ""
 
 
 def _source(_: Store, entry: Path) -> str:

@@ -18,7 +18,7 @@ from debian import Repository
 from dockerbench import WAYS, environment
 from nox_variants import config, invocation
 from nox_variants.baseline import Pin
-from nox_variants.engines.docker import builders, connection
+from nox_variants.engines.docker import builders, choosing, connection
 from nox_variants.engines.docker.engine import DockerEngine
 from nox_variants.engines.docker.pulling import Puller
 from nox_variants.errors import ImageError, ImageUnavailable
@@ -282,7 +282,7 @@ class Pulls:
         """Return an engine."""
         daemon = connection.connect(WAYS[self._way], self._environ)
         builder = (
-            builders.choose(daemon, self._environ)
+            choosing.choose(daemon, self._environ)
             if self._way == "buildkit"
             else builders.Classic(daemon=daemon)
         )

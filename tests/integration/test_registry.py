@@ -20,6 +20,7 @@ from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images import registry, transport
 from nox_variants.images.content import LARGEST_MANIFEST, Descriptor
 from nox_variants.images.registry import Registries
+from nox_variants.images.transient import STATUSES
 from nox_variants.model import Digest
 from registries import PASSWORD, USER, Fault, FaultProxy, Request, Server, TokenServer
 
@@ -778,7 +779,7 @@ def test_layer_that_cannot_be_written(address: str, client: Client, place: Path)
 # Not now
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", STATUSES)
 def test_not_now(address: str, client: Client, status: int) -> None:
     """A registry that has no time gets some."""
     fault = Fault(what="answer", path="", status=status, headers={"Retry-After": "0"}, times=3)
@@ -792,8 +793,9 @@ def test_never(address: str, client: Client) -> None:
     """A registry that never has time is an error that says what its answer means."""
     said = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your limit."}]}'
     cases = (
-        (429, ": rate limit: You have reached your limit. Log in (docker login "),
-        (503, "failed with 503: You have reached your limit. It may pass"),
+        (429, ": rate limit (tried 4 times): You have reached your limit. Log in (docker login "),
+        (503, "failed with 503 (tried 4 times): You have reached your limit. It may pass"),
+        (408, "answered 408 (tried 4 times): You have reached your limit. It may pass"),
     )
     for status, words in cases:
         fault = Fault(what="answer", path="", status=status, body=said, times=-1)
@@ -805,22 +807,48 @@ def test_never(address: str, client: Client) -> None:
 def test_waits_are_told_and_bounded(
     address: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait is as long as the registry wants, but for a bound, and is told."""
-    monkeypatch.setattr(transport, "_PATIENCE", 1.2)
+    """A wait is as long as the registry wants, and told; one that is too long is not begun."""
+    monkeypatch.setattr(transport, "_PATIENCE", 0.02)
     busy = Fault(what="answer", path="", status=429, headers={"Retry-After": "3600"}, times=-1)
     with FaultProxy(address, busy) as proxy:
-        assert "rate limit" in client.refused(f"{proxy.address}/team/base:1")
-        assert len(proxy.paths()) == 2
-        said = f"{proxy.url} answered 429, waiting 1 s"
+        text = client.refused(f"{proxy.address}/team/base:1")
+        assert "rate limit (asks to wait 3600 s). Log in (" in text
+        assert len(proxy.paths()) == 1
+        assert client.said == []
+
+        busy.headers = {}
+        text = client.refused(f"{proxy.address}/team/base:1")
+        assert "rate limit (tried 2 times). Log in (" in text  # 0.01 s, and not 0.02 s more
+        assert len(proxy.paths()) == 3
+        said = f"{proxy.url} answered 429, waiting 0.01 s"
         assert client.said == [f"{proxy.address}/team/base:1: {said}"]
 
 
 def test_error_that_does_not_pass(address: str, client: Client) -> None:
-    """An error of the registry's own is not tried again."""
-    for status, words in ((500, "failed with 500"), (418, "answered 418"), (204, "answered 204")):
+    """What no other attempt makes better is not tried again."""
+    for status, words in ((501, "failed with 501"), (418, "answered 418"), (204, "answered 204")):
         with FaultProxy(address, Fault(what="answer", path="", status=status)) as proxy:
-            assert words in client.refused(f"{proxy.address}/team/base:1")
+            text = client.refused(f"{proxy.address}/team/base:1")
+            assert words in text
+            assert "tried" not in text
             assert len(proxy.paths()) == 1
+    assert client.said == []
+
+
+def test_broken_connections_are_told(address: str, client: Client, place: Path) -> None:
+    """Each wait after a broken connection is told, and how often it was tried in the end."""
+    with FaultProxy(address, Fault(what="drop", path="", times=-1)) as proxy:
+        reference = f"{proxy.address}/team/base:1"
+        assert "the connection broke, again and again (tried 5 times)" in client.refused(reference)
+        broke = f"{reference}: registry {proxy.address}: the connection broke, waiting 0."
+        assert len(client.said) == 4
+        assert all(each.startswith(broke) for each in client.said)
+
+        client.said.clear()
+        proxy.faults = [Fault(what="truncate")]
+        client.fetch(proxy.address, place)
+        broke = f"registry {proxy.address}: the connection broke, waiting 0.01 s"
+        assert client.said == [f"{reference}: layer {LARGE}: {broke}"]
 
 
 # Redirects and proxies

@@ -38,6 +38,7 @@ PURE = (
     "needs",
     "obstacles",
     "plan",
+    "registrycache",
     "repetition",
     "reports",
     "subject",
@@ -45,7 +46,7 @@ PURE = (
 )
 IMPURE = {"os", "subprocess", "time", "nox", "docker"}
 LAYERS = (
-    ("errors", "limits", "model", "results"),
+    ("errors", "limits", "model", "registrycache", "results"),
     ("oci", "images", "sandbox"),
     ("engines",),
     ("runner",),
@@ -157,8 +158,10 @@ def test_direction(number: int) -> None:
 
 
 def test_errors_and_model_stand_alone() -> None:
-    """The lowest modules import nothing of the package: but a variant has limits."""
-    assert (own("errors"), own("limits"), own("model")) == (set(), set(), {"limits"})
+    """The lowest modules import nothing of the package: but settings have limits and a cache."""
+    lowest = ("errors", "limits", "registrycache")
+    assert [own(module) for module in lowest] == [set()] * len(lowest)
+    assert own("model") == {"limits", "registrycache"}
 
 
 def test_runner_knows_no_engine() -> None:

@@ -146,7 +146,7 @@ def test_good_file_becomes_settings(file: Path) -> None:
             "version: 1\nxyzzy: 2\n",
             (
                 "2:1: xyzzy: unknown key 'xyzzy'. Known are version, defaults, programs, images,"
-                " languages."
+                " languages, cache, mirrors."
             ),
         ),
         (

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nox_variants.errors import ImageError
-from nox_variants.images import credentials, registry, transport
+from nox_variants.images import credentials, proxies, registry, transient, transport
 from nox_variants.images.credentials import challenges
 from nox_variants.images.reference import Reference, parse_reference
 from nox_variants.images.registry import Registries
@@ -195,7 +195,7 @@ def test_content_range(header: str, *, continues: bool) -> None:
 def test_any_header(text: str) -> None:
     """Headers that come from outside never crash."""
     assert registry._continues(text, 0, 1) in {True, False}
-    assert (transport._retry_after(text) or 0.0) >= 0
+    assert (transient.retry_after(text) or 0.0) >= 0
     assert isinstance(transport.shown(text), str)
     assert transport._joined("https://x/a", text) is None or text
 
@@ -204,13 +204,13 @@ def test_retry_after() -> None:
     """A wait is given in seconds or by its end; the past is no wait."""
     then = datetime.now(UTC) + timedelta(seconds=100)
 
-    assert transport._retry_after("7") == 7
-    assert transport._retry_after(" 0 ") == 0
-    assert 90 < (transport._retry_after(format_datetime(then, usegmt=True)) or 0) <= 100
-    assert transport._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert transport._retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0
+    assert transient.retry_after("7") == 7
+    assert transient.retry_after(" 0 ") == 0
+    assert 90 < (transient.retry_after(format_datetime(then, usegmt=True)) or 0) <= 100
+    assert transient.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert transient.retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0
     for text in ("", "-1", "1.5", "nan", "soon", "9" * 5000, "Wed, 99 Oct 2015 07:28:00 GMT"):
-        assert transport._retry_after(text) is None
+        assert transient.retry_after(text) is None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_retry_after() -> None:
 )
 def test_hosts_without_a_proxy(host: str, exceptions: str, *, direct: bool) -> None:
     """A proxy is passed by as docker does it."""
-    assert transport._direct(host, exceptions) is direct
+    assert proxies.is_direct(host, exceptions) is direct
 
 
 def test_addresses_in_messages() -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nox_variants.model import Image, Settings, Variant
     from nox_variants.options import Options
     from nox_variants.plan import BuildStage, Plan
+    from nox_variants.registrycache import RegistryCache
     from nox_variants.results import Build, PreparedImage, VariantImage
 
 
@@ -195,7 +196,13 @@ def _contexts(
             pool=pool,
         )
         written, status = write_contexts(
-            contexts, plans, place, kind=args.format, every=args.all, bundles=Bundles(engine)
+            contexts,
+            plans,
+            place,
+            kind=args.format,
+            every=args.all,
+            bundles=Bundles(engine),
+            cache=settings.cache,
         )
     for name, folder in written.items():
         print(f"{name}: {args.output / folder / FILE}")
@@ -212,6 +219,7 @@ def write_contexts(
     kind: Format,
     every: bool,
     bundles: Bundles,
+    cache: RegistryCache | None = None,
 ) -> tuple[dict[str, str], int]:
     """Write build contexts in a folder, and go on after failures.
 
@@ -222,6 +230,7 @@ def write_contexts(
         kind: Dockerfiles only, or a Bake file too.
         every: Whether all variants are meant, and one that cannot be had here is no failure.
         bundles: Finds the libraries that variants bring.
+        cache: Where the targets of a Bake file find layers, and leave them.
 
     Returns:
         Folders by variant, and the exit code.
@@ -235,7 +244,7 @@ def write_contexts(
 
     failed = _each(plans, write, lenient=every)
     if written and kind is Format.BAKE:
-        (place / bake.FILE).write_text(bake.render(written), encoding="utf-8")
+        (place / bake.FILE).write_text(bake.render(written, cache), encoding="utf-8")
     return {each.plan.variant.id: each.folder for each in written}, int(failed)
 
 

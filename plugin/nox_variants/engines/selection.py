@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nox_variants.errors import EngineUnavailable
+from nox_variants.errors import EngineUnavailable, UsageError
 from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
@@ -30,23 +30,31 @@ class Choice:
     why: str
 
 
-def choose(name: str, environ: Mapping[str, str]) -> Choice:
+def choose(name: str, environ: Mapping[str, str], *, builder: str = "") -> Choice:
     """Return the engine to use.
 
     Args:
         name: ``auto``, or an engine's name.
         environ: The environment.
+        builder: The builder that was asked for, which is the docker engine's; empty for none.
 
     Raises:
+        UsageError: The engine that was asked for has no builders.
         EngineUnavailable: The engine that was asked for does not answer.
     """
+    if builder and name not in {AUTO, EngineName.DOCKER}:
+        raise UsageError(
+            f"--builder {builder}: the engine {name} does not build with buildx",
+            hint=f"Leave it out, or take --engine {EngineName.DOCKER}.",
+        )
     if name == EngineName.EMBEDDED:
         return Choice(None, "as asked for")
     from nox_variants.engines.docker import connection  # noqa: PLC0415  # what a daemon needs
 
-    if name != AUTO:
-        daemon = connection.connect(name, environ)
-        return Choice(daemon, f"as asked for, at {daemon.why}")
+    if name != AUTO or builder:
+        daemon = connection.connect(EngineName.DOCKER if builder else name, environ)
+        asked = "as asked for" if name != AUTO else "as --builder asks"
+        return Choice(daemon, f"{asked}, at {daemon.why}")
     reasons = []
     for each in (EngineName.DOCKER, EngineName.PODMAN):
         try:

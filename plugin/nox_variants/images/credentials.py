@@ -18,6 +18,8 @@ from urllib.parse import urlencode, urlsplit
 from nox_variants.errors import ImageError
 from nox_variants.images.transport import (
     LONGEST_ANSWER,
+    PULL,
+    PUSH,
     Transport,
     authorized,
     login_hint,
@@ -45,11 +47,26 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class Login:
-    """What a registry is told about who asks: nothing before it wants to know."""
+    """What a registry is told about who asks: nothing before it wants to know.
+
+    Args:
+        registry: The registry.
+        insecure: Whether it, and who gives tokens for it, is asked over plain HTTP.
+        environ: The environment: where docker's configuration is.
+        transport: How all of them are asked.
+        pushing: Whether tokens have to be good for pushing, too.
+    """
 
     def __init__(
-        self, registry: str, *, insecure: bool, environ: Mapping[str, str], transport: Transport
+        self,
+        registry: str,
+        *,
+        insecure: bool,
+        environ: Mapping[str, str],
+        transport: Transport,
+        pushing: bool = False,
     ) -> None:
+        self._pushing = pushing
         self._registry = registry
         self._insecure = insecure
         self._environ = environ
@@ -98,7 +115,7 @@ class Login:
                 f"{where}: registry {self._registry} wants tokens of {shown(realm)}, "
                 "which is no https address"
             )
-        scopes = (wanted.get("scope") or f"repository:{repository}:pull").split()
+        scopes = self._scopes(repository, wanted.get("scope", "").split())
         service = wanted.get("service", "")
         login = self._credentials(where)
         if login.identity:
@@ -111,8 +128,24 @@ class Login:
             answer = self._transport.ask(where, url, authorized(login.basic()))
         with contextlib.closing(answer):
             if answer.status_code != 200:  # noqa: PLR2004
-                raise self._transport.refusal(where, self._registry, answer, "no tokens are given")
+                raise self._transport.refusal(
+                    where,
+                    self._registry,
+                    answer,
+                    "no tokens are given",
+                    PUSH if self._pushing else PULL,
+                )
             return self._read(where, self._transport.body(answer, LONGEST_ANSWER))
+
+    def _scopes(self, repository: str, wanted: list[str]) -> list[str]:
+        """Return what a token has to be good for.
+
+        A registry names what the question needs that it refused, which may be less than pushing.
+        """
+        own = f"repository:{repository}:"
+        if not self._pushing:
+            return wanted or [f"{own}pull"]
+        return [f"{own}pull,push", *(each for each in wanted if not each.startswith(own))]
 
     def _read(self, where: str, data: bytes) -> tuple[str, float]:
         try:

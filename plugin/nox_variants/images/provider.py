@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from nox_variants.baseline import Pin
 from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
 from nox_variants.images import locking
-from nox_variants.images.reference import parse_reference
+from nox_variants.images.remote import Remote
 from nox_variants.images.transfer import Transfers
 from nox_variants.model import Digest, Image, ImageSource, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from nox_variants.images.apt import Apt
     from nox_variants.images.layered import Layered
     from nox_variants.images.locking import Locked
-    from nox_variants.images.registry import Registries
+    from nox_variants.model import Mirrors
     from nox_variants.store import Store
 
 FORMATS = {
@@ -39,9 +37,6 @@ FORMATS = {
     SourceKind.ARCHIVE: 1,
 }
 """Versions of what is kept of an image of each kind: what has another one is made anew."""
-
-_HUB = "registry-1.docker.io"
-_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 EPOCH = 0
 """The time that every file of a stand-in has, in seconds since 1970: same packages, same digest."""
@@ -58,6 +53,7 @@ class Images:
         cancelled: Ends every child.
         pull: Gets an image from its registry in another way, with a daemon.
         locked: What is used of each image, and nothing else; None to use what sources give.
+        mirrors: What is asked for images before their own registries.
         root: The folder that archives are relative to.
         host: ``linux/amd64``: the platform of images.
         environ: The environment, for proxies and docker's configuration.
@@ -76,6 +72,7 @@ class Images:
         environ: Mapping[str, str],
         pull: Callable[[Image, ImageSource, Pin | None], PreparedImage] | None = None,
         locked: Locked | None = None,
+        mirrors: Mirrors = (),
     ) -> None:
         self._store = store
         self._policy = policy
@@ -88,10 +85,14 @@ class Images:
         self._locked = locked
         self._made: set[str] = set()
         self._packages: Apt | None = None
-        self._environ = environ
         self._lock = threading.Lock()
-        self._asked: Registries | None = None
-        self._unknown: set[str] = set()
+        self._remote = Remote(
+            environ=environ,
+            progress=progress,
+            cancelled=cancelled,
+            host=host,
+            mirrors=mirrors,
+        )
         self._transfers = Transfers(store, progress=progress, cancelled=cancelled)
 
     def prepare(self, image: Image) -> PreparedImage:
@@ -176,8 +177,7 @@ class Images:
             return ()
 
         def ask() -> list[int]:
-            self._check_known(prepared.pinned)
-            content = self._registries.image(prepared.pinned, self._host, insecure=source.insecure)
+            content, _ = self._remote.image(prepared.pinned, insecure=source.insecure)
             return [layer.size for layer in content.layers]
 
         return self._transfers.told(image.name, prepared.pinned, self._host, ask)
@@ -307,28 +307,10 @@ class Images:
         return self._layered.is_there(image) if image.blobs else self.root(image).is_dir()
 
     def _from_registry(self, image: Image, source: ImageSource, pin: Pin | None) -> PreparedImage:
-        reference, insecure = pin.reference if pin else source.reference, source.insecure
-        self._check_known(reference)
-        registries = self._registries
-        content = registries.image(reference, self._host, insecure=insecure)
-        blobs = registries.blobs(reference, insecure=insecure)
+        reference = pin.reference if pin else source.reference
+        content, blobs = self._remote.image(reference, insecure=source.insecure)
         made = self._layered.prepare(image, source, content, blobs)
         return dataclasses.replace(made, pinned=locking.pinned(reference, content.digest))
-
-    def _check_known(self, reference: str) -> None:
-        """Refuse a registry whose name leads nowhere from here: the usual way to be offline.
-
-        That takes no HTTP client, which is 0.1 s to load. A proxy would look names up itself.
-        """
-        registry = parse_reference(reference).registry
-        reason = f"registry {registry} cannot be reached from here"
-        with self._lock:
-            if registry not in self._unknown and not _leads_nowhere(registry, self._environ):
-                return
-            if registry not in self._unknown:
-                self._unknown.add(registry)
-                self._progress(reason)
-        raise ImageUnavailable(f"{reference}: {reason}")
 
     def _from_archive(self, image: Image, source: ImageSource) -> PreparedImage:
         from nox_variants.images.archive import open_archive  # noqa: PLC0415  # few runs do
@@ -336,16 +318,6 @@ class Images:
         file = self._root / source.reference
         with open_archive(file, self._host, cancelled=self._cancelled) as archive:
             return self._layered.prepare(image, source, archive.content, archive)
-
-    @property
-    def _registries(self) -> Registries:
-        from nox_variants.images.registry import Registries  # noqa: PLC0415  # few runs pull
-
-        with self._lock:
-            self._asked = self._asked or Registries(
-                environ=self._environ, progress=self._progress, cancelled=self._cancelled
-            )
-            return self._asked
 
     @property
     def _apt(self) -> Apt:
@@ -416,19 +388,6 @@ class Images:
             return root.is_dir()
         facts = digest_tree(root, mtime=EPOCH)
         return facts.diff_id in image.layers or not (image.layers or facts.entries)
-
-
-def _leads_nowhere(registry: str, environ: Mapping[str, str]) -> bool:
-    if any(environ.get(name) or environ.get(name.lower()) for name in _PROXIES):
-        return False
-    host = urlsplit(f"//{_HUB if registry == 'docker.io' else registry}").hostname
-    try:
-        socket.getaddrinfo(host, None)
-    except socket.gaierror:
-        return True
-    except (OSError, UnicodeError):
-        return False
-    return False
 
 
 def _release() -> tuple[str, str, str]:

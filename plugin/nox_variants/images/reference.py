@@ -50,7 +50,7 @@ def parse_reference(text: str) -> Reference:
     """
     name, at, digest = text.partition("@")
     registry, slash, path = name.partition("/")
-    if not (slash and (registry == "localhost" or "." in registry or ":" in registry)):
+    if not (slash and is_named_host(registry)):
         registry, path = HUB, name
     repository, colon, tag = path.partition(":")
     if registry in {HUB, f"index.{HUB}"}:
@@ -78,6 +78,16 @@ def _problem(registry: str, repository: str, tag: str) -> str:
             ", which has to be lower-case" if repository != repository.lower() else ""
         )
     return "" if _TAG.fullmatch(tag) else f"tag {short(tag)}"
+
+
+def is_named_host(name: str) -> bool:
+    """Tell whether the first part of a reference is a host, and no folder of docker.io."""
+    return name == "localhost" or "." in name or ":" in name
+
+
+def is_repository(name: str) -> bool:
+    """Tell whether a text is a repository, or the first part of one."""
+    return len(name) <= _LONGEST_REPOSITORY and bool(_REPOSITORY.fullmatch(name))
 
 
 def is_host(registry: str) -> bool:

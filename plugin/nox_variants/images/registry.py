@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 import threading
 import time
@@ -18,6 +19,7 @@ from nox_variants.errors import ImageError, ImageUnavailable, LayoutError
 from nox_variants.images import content
 from nox_variants.images.credentials import Login
 from nox_variants.images.reference import HUB, Reference, parse_reference
+from nox_variants.images.transient import LATER, TransientError, tried
 from nox_variants.images.transport import (
     BrokenError,
     Transport,
@@ -117,6 +119,12 @@ class Registries:
             return self._sites[key]
 
 
+def address(registry: str, *, insecure: bool) -> str:
+    """Return where a registry answers (OCI distribution-spec, "Endpoints")."""
+    host = _HUB_HOST if registry == HUB else registry
+    return f"{'http' if insecure else 'https'}://{host}/v2"
+
+
 def _image(site: _Site, where: str, named: Reference, platform: str) -> ImageContent:
     digest = digests.parse(named.digest) if named.digest else None
     data, headers = site.document(
@@ -169,8 +177,7 @@ class _Site:
         self.registry = registry
         self.transport = transport
         self._login = login
-        scheme = "http" if insecure else "https"
-        self._base = f"{scheme}://{_HUB_HOST if registry == HUB else registry}/v2"
+        self._base = address(registry, insecure=insecure)
         self._lock = threading.Lock()
         self._unreachable = ""
 
@@ -203,8 +210,8 @@ class _Site:
                     data = self.transport.body(answer, content.LARGEST_MANIFEST)
             except BrokenError as error:
                 if attempt == _ATTEMPTS:
-                    raise self.broken(where, str(error)) from None
-                self.transport.pause(backoff(attempt))
+                    raise self.broken(where, str(error), attempt) from None
+                self.transport.wait(where, f"registry {self.registry}: {error}", backoff(attempt))
                 continue
             if len(data) > content.LARGEST_MANIFEST:
                 raise ImageError(f"{where}: {path}: more than {content.LARGEST_MANIFEST} bytes")
@@ -237,10 +244,10 @@ class _Site:
         with contextlib.closing(answer):
             return self.transport.refusal(where, self.registry, answer, missing)
 
-    def broken(self, where: str, reason: str) -> ImageError:
-        return ImageError(
-            f"{where}: registry {self.registry}: {reason}, again and again",
-            hint="It may pass: try again later.",
+    def broken(self, where: str, reason: str, times: int) -> TransientError:
+        return TransientError(
+            f"{where}: registry {self.registry}: {reason}, again and again ({tried(times)})",
+            hint=LATER,
         )
 
 
@@ -275,8 +282,8 @@ class _Layers:
     def _complete(self, transfer: _Transfer) -> None:
         """Read until all is there, from where it broke."""
         best = idle = 0
-        reason = ""
-        for _ in range(_MOST_ATTEMPTS):
+        where = f"{self._where}: layer {transfer.layer.digest}"
+        for times in itertools.count(1):
             try:
                 self._read(transfer)
             except BrokenError as error:
@@ -289,10 +296,10 @@ class _Layers:
                 return
             idle = 0 if transfer.done > best else idle + 1
             best = max(best, transfer.done)
-            if idle == _ATTEMPTS:
-                break
-            self._transport.pause(backoff(idle or 1))
-        raise self._site.broken(f"{self._where}: layer {transfer.layer.digest}", reason)
+            if idle == _ATTEMPTS or times == _MOST_ATTEMPTS:
+                raise self._site.broken(where, reason, times)
+            why = f"registry {self._site.registry}: {reason}"
+            self._transport.wait(where, why, backoff(idle or 1))
 
     def _read(self, transfer: _Transfer) -> None:
         """Read what one answer gives."""

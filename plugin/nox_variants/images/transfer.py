@@ -31,7 +31,7 @@ LEVEL = 6
 LONG = 20_000_000
 """Bytes of a layer whose compression is told: about a second's work."""
 
-_GZIP_WINDOW = 31  # zlib.h, deflateInit2: the largest window, with a gzip header that has no name
+GZIP_WINDOW = 31  # zlib.h, deflateInit2: the largest window, with a gzip header that has no name
 _FILE = "transfer.json"
 
 
@@ -44,7 +44,7 @@ class Gzip:
 
     def __init__(self, cancelled: threading.Event) -> None:
         self._cancelled = cancelled
-        self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+        self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW)
         self._size = 0
 
     def write(self, data: bytes | memoryview, /) -> int:

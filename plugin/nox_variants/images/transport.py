@@ -6,26 +6,32 @@ or the query of an address. It knows nothing of images.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import http.cookiejar
-import ipaddress
 import json
 import os
-import re
 import ssl
 import threading
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from nox_variants.errors import ImageError
+from nox_variants.images import proxies
 from nox_variants.images.reference import HUB, is_host
+from nox_variants.images.transient import (
+    LATER,
+    STATUSES,
+    STATUSES_OF_WHAT_IS_SENT,
+    TransientError,
+    duration,
+    retry_after,
+    tried,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from requests import Response, Session
 
@@ -38,11 +44,14 @@ _CONNECT = 10.0
 _READ = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 
-_TRIES = 4
+_COMMIT = 300.0
+"""The same after a body was sent: what is large is checked, and copied, before the answer comes."""
+
+TRIES = 4
 """Requests in a row that are answered "not now"."""
 
 _PATIENCE = 60.0
-"""Seconds that one request waits in all because a registry says so."""
+"""Seconds that one request waits in all; a registry that wants longer is not waited for."""
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -51,8 +60,13 @@ _CHUNK = 1 << 20
 LONGEST_ANSWER = 1 << 20
 """Bytes of a token's or an error's document."""
 
+PULL, PUSH = "pull it", "push to it"
+"""What is asked for, as in "may somebody pull it?"."""
+
 _MOVED = frozenset({301, 302, 303, 307, 308})
-_NOT_NOW = frozenset({429, 502, 503, 504})
+_MOVED_AS_IT_IS = frozenset({307, 308})
+"""Redirects after which the same is sent to another place (RFC 9110, section 15.4)."""
+
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL says of an answer in plain text, by its version."""
 
@@ -63,6 +77,33 @@ class BrokenError(Exception):
 
 class UnreachableError(Exception):
     """A host cannot be reached; the text is its name."""
+
+
+class NoTlsError(ImageError):
+    """A host answers in plain text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A request that is no plain question.
+
+    Attributes:
+        method: ``HEAD``, ``POST``, ``PUT``.
+        size: Bytes of its body.
+        pieces: Gives the body, from its beginning with each attempt.
+    """
+
+    method: str
+    size: int = 0
+    pieces: Callable[[], Iterable[bytes]] = tuple
+
+    def __len__(self) -> int:
+        """Return the bytes of the body: requests asks for them."""
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return the body."""
+        return iter(self.pieces())
 
 
 class Transport:
@@ -104,23 +145,42 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         form: Mapping[str, str] | None = None,
+        sent: Sent | None = None,
     ) -> Response:
-        """Return an answer, the last one where the answers are "not now"."""
+        """Return an answer, the last one where the answers are "not now".
+
+        Those before it are its history.
+        """
         budget = _PATIENCE
-        attempt = 0
+        earlier: list[Response] = []
         while True:
-            attempt += 1
-            answer = self._follow(where, url, headers, form)
-            if answer.status_code not in _NOT_NOW or attempt == _TRIES or budget <= 0:
+            answer = self._follow(where, url, headers, form or sent)
+            answer.history = earlier[:]
+            if answer.status_code not in _not_now(sent):
+                return answer
+            earlier.append(answer)
+            wanted = retry_after(answer.headers.get("Retry-After", ""))
+            seconds = backoff(len(earlier)) if wanted is None else wanted
+            if len(earlier) == TRIES or seconds > budget:
                 return answer
             answer.close()
-            wanted = _retry_after(answer.headers.get("Retry-After", ""))
-            seconds = min(budget, backoff(attempt) if wanted is None else wanted)
             budget -= seconds
-            if seconds > 1:
-                said = f"{shown(answer.url)} answered {answer.status_code}"
-                self.progress(f"{where}: {said}, waiting {seconds:.0f} s")
-            self.pause(seconds)
+            self.wait(where, f"{shown(answer.url)} answered {answer.status_code}", seconds)
+
+    def wait(self, where: str, why: str, seconds: float) -> None:
+        """Wait before another attempt, and say so.
+
+        Args:
+            where: The image.
+            why: What came of the attempt before.
+            seconds: How long.
+
+        Raises:
+            ImageError: The run was cancelled.
+        """
+        if seconds:
+            self.progress(f"{where}: {why}, waiting {duration(seconds)}")
+        self.pause(seconds)
 
     def chunks(self, answer: Response) -> Iterator[bytes]:
         """Yield a body as it comes.
@@ -153,7 +213,14 @@ class Transport:
                 break
         return bytes(data)
 
-    def refusal(self, where: str, registry: str, answer: Response, missing: str) -> ImageError:
+    def refusal(
+        self,
+        where: str,
+        registry: str,
+        answer: Response,
+        missing: str,
+        doing: str = PULL,
+    ) -> ImageError:
         """Return what an answer that is none means.
 
         Args:
@@ -161,6 +228,7 @@ class Transport:
             registry: Its registry.
             answer: The answer.
             missing: What 404 means.
+            doing: What is asked for.
         """
         login = login_hint(registry)
         match answer.status_code:
@@ -169,7 +237,7 @@ class Transport:
                 hint = f"{login}, and again. A registry may say so of images it does not have."
             case 403:
                 what = f"registry {registry} does not allow it"
-                hint = f"Is the reference right? May the account of {login} pull it?"
+                hint = f"Is the reference right? May the account of {login} {doing}?"
             case 404:
                 what, hint = missing, "Is the reference right?"
             case 429:
@@ -177,13 +245,18 @@ class Transport:
                 hint = f"Log in ({login}), or wait: that is a limit."
             case status if status >= 500:  # noqa: PLR2004  # server errors
                 what = f"registry {registry} failed with {status}"
-                hint = "It may pass: try again later."
+                hint = LATER
             case status:
-                what, hint = f"registry {registry} answered {status}", "Is the reference right?"
-        said = self._said(answer)
-        return ImageError(f"{where}: {what}{f': {said}' if said else ''}", hint=hint)
+                what = f"registry {registry} answered {status}"
+                hint = LATER if status in STATUSES else "Is the reference right?"
+        said = self.said(answer)
+        kind = TransientError if answer.status_code in STATUSES else ImageError
+        return kind(
+            f"{where}: {what}{_patience(answer)}{f': {said}' if said else ''}",
+            hint=hint,
+        )
 
-    def _said(self, answer: Response) -> str:
+    def said(self, answer: Response) -> str:
         """Return a registry's own word for an error (distribution-spec, "Error Codes")."""
         try:
             values = json.loads(self.body(answer, LONGEST_ANSWER))
@@ -196,42 +269,45 @@ class Transport:
         return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:200]
 
     def _follow(
-        self, where: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None
+        self,
+        where: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, str] | Sent | None,
     ) -> Response:
         """Return the answer behind redirects; only the first host is told who asks."""
         first = origin_of(url)
         foreign = {name: value for name, value in headers.items() if name != "Authorization"}
         for _ in range(_REDIRECTS + 1):
             self.pause(0)
-            answer = self._send(where, url, headers if origin_of(url) == first else foreign, form)
-            if answer.status_code not in _MOVED or form is not None:
+            answer = self._send(where, url, headers if origin_of(url) == first else foreign, body)
+            if answer.status_code not in _followed(body):
                 return answer
             answer.close()
-            target = _joined(url, answer.headers.get("Location", ""))
-            if target is None or (_scheme(url) == "https" and _scheme(target) != "https"):
-                raise ImageError(
-                    f"{where}: {shown(url)} leads where no one may follow: {shown(target or '')}"
-                )
-            url = target
+            url = destination(where, url, answer.headers.get("Location", ""))
         raise ImageError(f"{where}: more than {_REDIRECTS} redirects")
 
     def _send(
-        self, where: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None
+        self,
+        where: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, str] | Sent | None,
     ) -> Response:
         import urllib3  # noqa: PLC0415  # with requests
 
         verify = self._authorities(where, url)
         try:
             return self._opened().request(
-                "GET" if form is None else "POST",
+                _method(body),
                 url,
                 headers={**headers, "Accept-Encoding": "identity"},
-                data=form,
-                timeout=(_CONNECT, _READ),
+                data=body or None,
+                timeout=(_CONNECT, _COMMIT if isinstance(body, Sent) and body else _READ),
                 allow_redirects=False,
                 stream=True,
                 verify=verify,
-                proxies=self._proxies(url),
+                proxies=proxies.of(origin_of(url), self._environ),
             )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             raise _explained(where, url, error) from None
@@ -269,15 +345,34 @@ class Transport:
                 return file
         return True
 
-    def _proxies(self, url: str) -> dict[str, str]:
-        origin = origin_of(url)
-        if origin is None or _direct(origin[1], self._setting("no_proxy")):
-            return {}
-        proxy = self._setting(f"{origin[0]}_proxy")
-        return {origin[0]: proxy} if proxy else {}
 
-    def _setting(self, name: str) -> str:
-        return self._environ.get(name) or self._environ.get(name.upper()) or ""
+def _method(body: Mapping[str, str] | Sent | None) -> str:
+    if isinstance(body, Sent):
+        return body.method
+    return "GET" if body is None else "POST"
+
+
+def _not_now(sent: Sent | None) -> Collection[int]:
+    """Return the answers after which the same is asked, or sent, again."""
+    return STATUSES_OF_WHAT_IS_SENT if sent is not None and sent.method != "HEAD" else STATUSES
+
+
+def _patience(answer: Response) -> str:
+    """Return how often something was tried, and for how long a registry wants to be left alone."""
+    if answer.status_code not in STATUSES:
+        return ""
+    tries = len(answer.history) + 1
+    wanted = retry_after(answer.headers.get("Retry-After", "")) or 0.0
+    words = [tried(tries)] if tries > 1 else []
+    words += [f"asks to wait {duration(wanted)}"] if wanted else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _followed(body: Mapping[str, str] | Sent | None) -> frozenset[int]:
+    """Return the redirects that are followed: a form goes nowhere else."""
+    if body is None or _method(body) == "HEAD":
+        return _MOVED
+    return _MOVED_AS_IT_IS if isinstance(body, Sent) else frozenset()
 
 
 def _explained(where: str, url: str, error: Exception) -> Exception:
@@ -314,23 +409,11 @@ def _tls_error(where: str, host: str, error: BaseException) -> Exception:
         )
     reason = (isinstance(found, ssl.SSLError) and found.reason) or "no reason given"
     if reason in _NO_TLS:
-        return ImageError(
+        return NoTlsError(
             f"{where}: {host} does not speak TLS",
             hint="A registry without TLS is asked only where the image is marked insecure.",
         )
     return ImageError(f"{where}: TLS with {host}: {reason.replace('_', ' ').lower()}")
-
-
-def _retry_after(header: str) -> float | None:
-    """Return the seconds that a ``Retry-After`` asks for (RFC 9110, section 10.2.3)."""
-    if re.fullmatch(r"[0-9]{1,10}", header.strip()):
-        return float(header)
-    try:
-        then = parsedate_to_datetime(header)
-        then = then if then.tzinfo else then.replace(tzinfo=UTC)
-        return max(0.0, (then - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, LookupError, OverflowError):
-        return None
 
 
 def backoff(attempt: int) -> float:
@@ -364,8 +447,27 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0].lower()
 
 
+def destination(where: str, url: str, location: str) -> str:
+    """Return where an answer leads.
+
+    Args:
+        where: The image, for the message.
+        url: Where the answer came from.
+        location: Its ``Location``.
+
+    Raises:
+        ImageError: Nobody may follow: it is no address of HTTP, or what was encrypted would not be.
+    """
+    target = _joined(url, location)
+    if target is None or (_scheme(url) == "https" and _scheme(target) != "https"):
+        raise ImageError(
+            f"{where}: {shown(url)} leads where no one may follow: {shown(target or '')}"
+        )
+    return target
+
+
 def _joined(url: str, location: str) -> str | None:
-    """Return where a redirect leads; None for what is no address of HTTP."""
+    """Return where a ``Location`` leads; None for what is no address of HTTP."""
     try:
         target = urljoin(url, location)
     except ValueError:
@@ -377,21 +479,3 @@ def shown(url: str) -> str:
     """Return an address as a message may show it: without user, path and query."""
     origin = origin_of(url)
     return f"{origin[0]}://{origin[1]}:{origin[2]}" if origin else "no address"
-
-
-def _direct(host: str, exceptions: str) -> bool:
-    """Tell whether a host is asked without a proxy, by the rules of Go's and so of docker."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        address = None
-    if host == "localhost" or (address is not None and address.is_loopback):
-        return True
-    for each in filter(None, re.split(r"[,\s]+", exceptions.lower())):
-        name = each.removeprefix("*").removeprefix(".")
-        if each == "*" or host == name or host.endswith(f".{name}"):
-            return True
-        with contextlib.suppress(ValueError):
-            if address is not None and address in ipaddress.ip_network(each, strict=False):
-                return True
-    return False

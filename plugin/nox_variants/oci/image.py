@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nox_variants.oci.digest import canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from nox_variants.model import Digest, Pairs
 
@@ -74,14 +74,28 @@ def manifest(config_bytes: bytes, layers: Sequence[tuple[Digest, int]]) -> bytes
         config_bytes: The image configuration.
         layers: Digest and size of each layer's tar, base first.
     """
-    return canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": descriptor(CONFIG, sha256_bytes(config_bytes), len(config_bytes)),
-            "layers": [descriptor(LAYER, digest, size) for digest, size in layers],
-        }
-    )
+    return annotated(config_bytes, [(LAYER, digest, size) for digest, size in layers])
+
+
+def annotated(
+    config_bytes: bytes, layers: Iterable[tuple[str, Digest, int]], annotations: Pairs = ()
+) -> bytes:
+    """Return a manifest over layers as they travel, with what is said about the image.
+
+    Args:
+        config_bytes: The image configuration.
+        layers: Media type, digest and size of each layer, base first.
+        annotations: Annotations (OCI image-spec, annotations.md); none leave no trace.
+    """
+    values: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor(CONFIG, sha256_bytes(config_bytes), len(config_bytes)),
+        "layers": [descriptor(*layer) for layer in layers],
+    }
+    if annotations:
+        values["annotations"] = dict(annotations)
+    return canonical_json(values)
 
 
 def descriptor(media_type: str, digest: Digest, size: int) -> dict[str, object]:

@@ -116,6 +116,7 @@ def _origin(record: Record) -> Iterator[tuple[str, str]]:
         yield "image", record.image.tag
         yield "image id", record.image.config_digest
         yield "layout", record.image.path
+        yield "published", ", ".join(record.image.published)
 
 
 def outputs(record: Record) -> Pairs:

@@ -1,48 +1,37 @@
-"""Who builds a Dockerfile: buildx, the BuildKit of `docker build`, or the daemon's own builder.
-
-What works is found out by trying, once, with an image of nothing: version numbers do not say
-whether a client has its plugin and a daemon its BuildKit.
-"""
+"""Who builds a Dockerfile: buildx, the BuildKit of `docker build`, or the daemon's own builder."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from nox_variants.engines.docker.connection import DaemonError, explained
-from nox_variants.errors import BuildFailed, StoreError
-from nox_variants.oci.digest import canonical_json
+from nox_variants.errors import BuildFailed
 from nox_variants.oci.layer import BLOCK, header, write_tree
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Pairs
-    from nox_variants.store import Store
+    from nox_variants.registrycache import RegistryCache
 
 DOCKERFILE = "Dockerfile"
 BUILDX = "buildx"
 
+OWN_DRIVER = "docker"
+"""buildx's driver for the BuildKit inside of a daemon; all others build elsewhere."""
+
 _POLL = 0.1
 _KEPT = 4096
 _TRIAL = "FROM scratch\nLABEL nox-variants.trial=1\n"
-_TRIAL_SECONDS = 30
-_PLUGIN = "docker-buildx"
-_PLUGIN_FOLDERS = tuple(
-    Path("/usr", folder, "docker/cli-plugins")
-    for folder in ("local/lib", "local/libexec", "lib", "libexec")
-)
-"""Where docker clients look for plugins, besides the user's own folder (docker/cli, manager)."""
 
 _COMMAND_FAILED = re.compile(
     r"exit code: \d+|returned a non-zero code: \d+|exit status \d+|did not complete successfully"
@@ -63,6 +52,9 @@ class Job:
         network: Whether commands may use the network.
         cache: Whether layers of earlier builds are good.
         output: A folder for the files of the result, which is then no image; BuildKit only.
+        contexts: Images that FROM names and the builder cannot find, and where they are.
+        cache_tags: Its tags in a registry cache: it takes layers from all, and leaves them at the
+            first.
     """
 
     dockerfile: str
@@ -72,6 +64,8 @@ class Job:
     network: bool = True
     cache: bool = True
     output: Path | None = None
+    contexts: Pairs = ()
+    cache_tags: tuple[str, ...] = ()
 
 
 class Builder(Protocol):
@@ -84,6 +78,10 @@ class Builder(Protocol):
     @property
     def buildkit(self) -> bool:
         """Whether it knows ``RUN --mount``."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it builds elsewhere, and does not see the images of the daemon."""
 
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Build, and pass the output on as it comes.
@@ -99,121 +97,107 @@ MISSING = re.compile(
 )
 """BuildKit's words for a COPY of what is not there, old and new."""
 
+_CACHE_FAILED = re.compile(
+    r"^#(\d+) exporting cache to registry\n(?:.*\n)*?#\1 ERROR: (?P<why>.*)", re.MULTILINE
+)
+"""BuildKit's words for layers that a registry did not take, which fails no build."""
+
 _RUNTIME_FAILED = re.compile(r"error running container: from \S+ creating container.*")
 
 
-def choose(daemon: Daemon, environ: Mapping[str, str], store: Store | None = None) -> Builder:
-    """Return the best builder that works with a daemon.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a client said.
+
+    Attributes:
+        good: Whether it did what it was asked.
+        words: Its output; when it did not, its last words.
+    """
+
+    good: bool
+    words: str
+
+
+def ask(words: Sequence[str], environ: Mapping[str, str], seconds: float, given: str = "") -> Said:
+    """Run a client that answers at once, as a rule.
 
     Args:
-        daemon: The daemon.
-        environ: The environment, for PATH and what clients need.
-        store: Where the answer is kept until a client, a plugin or the daemon changes.
+        words: Its command.
+        environ: Its environment.
+        seconds: How long it may take.
+        given: Its standard input.
     """
-    offered = {client.command: client for client in _offered(daemon, environ)}
-    if store is None:
-        return offered.get(_tried(offered.values(), daemon)) or Classic(daemon)
-    key = _circumstances(daemon, environ)
-    command = _remembered(store, key)
-    if command is None or (command and command not in offered):
-        command = _tried(offered.values(), daemon)
-        with store.publish("facts", key, replace=True) as staging:
-            store.write_json(staging / "builder.json", {"command": command})
-    return offered.get(command) or Classic(daemon)
-
-
-def _remembered(store: Store, key: str) -> tuple[str, ...] | None:
-    folder = store.find("facts", key)
-    if folder is None:
-        return None
-    with suppress(StoreError, LookupError):
-        return tuple(store.read_json(folder / "builder.json")["command"])
-    return None
-
-
-def _offered(daemon: Daemon, environ: Mapping[str, str]) -> Iterator[Client]:
-    settings = {**environ, **dict(daemon.environ)}
-    for client in _clients(environ.get("PATH", "")):
-        yield Client(name=BUILDX, command=(client, "buildx", "build"), environ=settings)
-        yield Client(
-            name="docker build (BuildKit)",
-            command=(client, "build"),
-            environ={**settings, "DOCKER_BUILDKIT": "1"},
-        )
-
-
-def _tried(clients: Iterable[Client], daemon: Daemon) -> tuple[str, ...]:
-    """Return the command of the first client that can build; empty where none can."""
-    for client in clients:
-        if made := client.trial():
-            with suppress(Exception):
-                daemon.client.images.remove(made)
-            return client.command
-    return ()
-
-
-def _clients(path: str) -> Iterator[str]:
-    """Yield every docker client on PATH: the first may lack the plugin that a later one has."""
-    for folder in dict.fromkeys(path.split(os.pathsep)):
-        found = shutil.which("docker", path=folder) if folder else None
-        if found:
-            yield found
-
-
-def _circumstances(daemon: Daemon, environ: Mapping[str, str]) -> str:
-    """Return the identity of all that decides which builder works."""
-    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
-    plugins = [folder / _PLUGIN for folder in (config / "cli-plugins", *_PLUGIN_FOLDERS)]
-    chosen = [config / "buildx" / name for name in ("current", "instances")]
-    files = [*map(Path, _clients(environ.get("PATH", ""))), *plugins, *chosen]
-    value = [
-        daemon.id,
-        daemon.info.version,
-        daemon.environ,
-        environ.get("BUILDX_BUILDER", ""),
-        [(os.fspath(file), _changed(file)) for file in files],
-    ]
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def _changed(file: Path) -> tuple[int, int] | None:
     try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+        done = subprocess.run(
+            words,
+            input=given,
+            env=environ,
+            text=True,
+            errors="replace",
+            capture_output=True,
+            check=False,
+            timeout=seconds,
+        )
+    except OSError as error:
+        return Said(good=False, words=error.strerror or str(error))
+    except subprocess.TimeoutExpired:
+        return Said(good=False, words=f"no answer within {seconds:.0f} seconds")
+    if done.returncode:
+        return Said(good=False, words=last_line(done.stderr).removeprefix("ERROR: "))
+    return Said(good=True, words=done.stdout.strip())
+
+
+def unheard(_: str) -> None:
+    """Hear a note that nobody asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """A docker client on the command line that drives BuildKit."""
+    """A docker client on the command line that drives BuildKit.
+
+    Attributes:
+        name: What it is.
+        command: The client and the words that make it build.
+        environ: Its environment.
+        driver: buildx's driver of its builder.
+        cache: Where it finds layers and leaves them, or None.
+        note: Told what goes wrong there.
+    """
 
     name: str
     command: tuple[str, ...]
     environ: Mapping[str, str] = field(repr=False)
+    driver: str = OWN_DRIVER
+    cache: RegistryCache | None = None
+    note: Callable[[str], None] = field(default=unheard, repr=False)
     buildkit: bool = True
+
+    @property
+    def buildx(self) -> bool:
+        """Whether it is buildx."""
+        return BUILDX in self.command
+
+    @property
+    def remote(self) -> bool:
+        """Whether it builds elsewhere."""
+        return self.driver != OWN_DRIVER
 
     @property
     def _load(self) -> tuple[str, ...]:
         """What buildx needs to be told, which can build elsewhere: the daemon gets the image."""
-        return ("--load",) if self.name == BUILDX else ()
+        return ("--load",) if self.buildx else ()
 
-    def trial(self) -> str:
-        """Build an image of nothing; returns its id, or nothing when that does not work."""
+    def trial(self, seconds: float, tag: str = "") -> Said:
+        """Build an image of nothing, and say its id.
+
+        Args:
+            seconds: How long that may take.
+            tag: ``NAME:TAG`` of the image; empty for none.
+        """
+        named = ("--tag", tag) if tag else ()
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                done = subprocess.run(
-                    [*self.command, *self._load, "--quiet", "--file", "-", folder],
-                    input=_TRIAL,
-                    env=self.environ,
-                    text=True,
-                    capture_output=True,
-                    check=False,
-                    timeout=_TRIAL_SECONDS,
-                )
-            except (OSError, subprocess.TimeoutExpired):
-                return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
+            words = [*self.command, *self._load, *named, "--quiet", "--file", "-", folder]
+            return ask(words, self.environ, seconds, _TRIAL)
 
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Run the client; its plain progress is the log."""
@@ -225,11 +209,25 @@ class Client:
             words += [part for name, value in job.labels for part in ("--label", f"{name}={value}")]
             words += [] if job.network else ["--network", "none"]
             words += [] if job.cache else ["--no-cache"]
+            words += [
+                p for name, where in job.contexts for p in ("--build-context", f"{name}={where}")
+            ]
+            words += self._caches(job)
             code, last = _run([*words, os.fspath(job.context)], self.environ, log, cancelled)
         if cancelled.is_set():
             raise DaemonError("cancelled")
         if code:
-            raise failure(_last_line(last))
+            raise failure(last_line(last))
+        if self.cache and (found := _CACHE_FAILED.search(last)):
+            self.note(f"cache: {self.cache.repository} does not take layers: {found['why']}")
+
+    def _caches(self, job: Job) -> Iterator[str]:
+        if self.cache is None or not job.cache_tags:
+            return
+        for tag in job.cache_tags if job.cache else ():
+            yield from ("--cache-from", self.cache.source(tag))
+        if self.cache.write:
+            yield from ("--cache-to", self.cache.target(job.cache_tags[0]))
 
     def _result(self, job: Job) -> tuple[str, ...]:
         if job.output is None:
@@ -288,7 +286,8 @@ def failure(words: str, said: str = "") -> BuildFailed | DaemonError:
     return DaemonError(f"the build could not be done: {words}")
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """Return the last words of a client."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "the client said nothing"
 
@@ -300,6 +299,7 @@ class Classic:
     daemon: Daemon
     name: str = "the daemon's builder"
     buildkit: bool = False
+    remote: bool = False
 
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Send the context and follow the build's output."""

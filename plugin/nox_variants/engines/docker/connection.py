@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nox_variants.engines.docker import contexts
 from nox_variants.errors import EngineUnavailable, VariantsError
 from nox_variants.results import EngineInfo, EngineName
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from docker import DockerClient
+
+    from nox_variants.engines.docker.ssh import Tunnel
 
 PROBE_SECONDS = 10
 """How long a daemon may take to say who it is."""
@@ -30,6 +32,8 @@ _PODMAN_NOTE = (
     " SIGKILL, or not at all for a child"
 )
 _UNIX = "unix://"
+_SSH = "ssh://"
+_CONNECTIONS = 32
 _DOCKER_SOCKET = "/var/run/docker.sock"
 _PODMAN_SOCKET = "podman/podman.sock"
 
@@ -86,7 +90,7 @@ def addresses(
         return _podman_addresses(environ, thorough=thorough)
     if host := environ.get("DOCKER_HOST"):
         return (Address(url=host, why="DOCKER_HOST"),)
-    context = environ.get("DOCKER_CONTEXT") or _current_context(environ)
+    context = contexts.current(environ)
     if context and context != "default":
         return (Address(context=context, why=f"docker context {context!r}"),)
     return (Address(url=f"{_UNIX}{_DOCKER_SOCKET}", why="the usual socket"),)
@@ -122,15 +126,6 @@ def _podman_socket() -> str:
     return path if path.startswith("/") and Path(path).exists() else ""
 
 
-def _current_context(environ: Mapping[str, str]) -> str:
-    folder = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(values.get("currentContext") or "") if isinstance(values, dict) else ""
-
-
 def connect(name: str, environ: Mapping[str, str], *, thorough: bool = True) -> Daemon:
     """Return the daemon of an engine.
 
@@ -147,7 +142,7 @@ def connect(name: str, environ: Mapping[str, str], *, thorough: bool = True) -> 
         reason = _absent(address)
         if not reason:
             try:
-                return _open(name, address)
+                return _open(name, address, environ)
             except EngineUnavailable as error:
                 reason = error.message
         tried.append(f"{address.url or address.context} ({address.why}): {reason}")
@@ -172,38 +167,60 @@ def _absent(address: Address) -> str:
     return ""
 
 
-def _open(name: str, address: Address) -> Daemon:
-    import docker  # noqa: PLC0415  # 100 ms that a machine without a daemon does without
-    from docker.context import ContextAPI  # noqa: PLC0415
-    from docker.errors import DockerException  # noqa: PLC0415
-    from requests.exceptions import RequestException  # noqa: PLC0415
+def _open(name: str, address: Address, environ: Mapping[str, str]) -> Daemon:
+    from docker.errors import DockerException  # noqa: PLC0415  # 100 ms that no daemon needs
+    from requests.exceptions import RequestException, Timeout  # noqa: PLC0415
 
-    try:
-        if address.context:
-            context = ContextAPI.get_context(address.context)
-            if context is None:
-                raise EngineUnavailable(f"there is no docker context {address.context!r}")
-            url, tls = str(context.Host), context.TLSConfig
-        else:
-            url, tls = address.url, _environment_tls(docker)
-        client = docker.DockerClient(
-            base_url=url,
-            tls=tls,
-            version="auto",
-            timeout=PROBE_SECONDS,
-            use_ssh_client=url.startswith("ssh://"),
-            max_pool_size=32,
-        )
-        version = client.version()
-        info = client.info()
-    except (DockerException, RequestException, OSError) as error:
-        raise EngineUnavailable(_reason(error)) from error
-    client.api.timeout = ANSWER_SECONDS
-    return _daemon(name, address, url, client, version, info)
+    with ExitStack() as failed:
+        tunnel = None
+        try:
+            url, tls = _place(address, environ)
+            if url.startswith(_SSH):
+                tunnel = _tunnel(url, environ)
+                failed.callback(tunnel.close)
+            client = _client(url, tls, tunnel)
+            version, info = client.version(), client.info()
+        except Timeout as error:
+            raise EngineUnavailable(_reason(error)) from error
+        except (DockerException, RequestException, OSError) as error:
+            said = tunnel.said() if tunnel else ""
+            raise EngineUnavailable(f"ssh says: {said}" if said else _reason(error)) from error
+        client.api.timeout = ANSWER_SECONDS
+        made = _daemon(name, address, url, client, version, info)
+        failed.pop_all()
+    return made
 
 
-def _environment_tls(docker: Any) -> Any:
-    return docker.utils.kwargs_from_env().get("tls") or False
+def _place(address: Address, environ: Mapping[str, str]) -> tuple[str, Any]:
+    """Return the address of a daemon, and how it is encrypted."""
+    from docker.utils import kwargs_from_env  # noqa: PLC0415
+
+    if address.context:
+        return contexts.endpoint(address.context, environ)
+    return address.url, kwargs_from_env().get("tls")
+
+
+def _tunnel(url: str, environ: Mapping[str, str]) -> Tunnel:
+    from nox_variants.engines.docker import ssh  # noqa: PLC0415  # few daemons are behind ssh
+
+    # A little less than an answer may take: ssh says why, a clock does not.
+    return ssh.Tunnel(ssh.command(url, max(PROBE_SECONDS - 2, 1)), environ)
+
+
+def _client(url: str, tls: Any, tunnel: Tunnel | None) -> DockerClient:
+    import docker  # noqa: PLC0415
+
+    if tunnel is not None:
+        from nox_variants.engines.docker import ssh  # noqa: PLC0415
+
+        return ssh.client(tunnel, seconds=PROBE_SECONDS, connections=_CONNECTIONS)
+    return docker.DockerClient(
+        base_url=url,
+        tls=tls or False,
+        version="auto",
+        timeout=PROBE_SECONDS,
+        max_pool_size=_CONNECTIONS,
+    )
 
 
 def _daemon(  # noqa: PLR0917

@@ -6,10 +6,8 @@ import dataclasses
 import hashlib
 import io
 import secrets
-import tempfile
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nox_variants import dockerfile, names
@@ -17,22 +15,23 @@ from nox_variants.engines import assembly, bundling
 from nox_variants.engines.builds import Builds, Log
 from nox_variants.engines.compiling import check_shell
 from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
+from nox_variants.engines.docker.bringing import Bringer, reference
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.leftovers import remove_left_behind
 from nox_variants.engines.docker.pulling import environment, find_image
 from nox_variants.engines.docker.sizes import Made, Measurer
 from nox_variants.engines.inspection import Files, Inspector, shipped
-from nox_variants.errors import BuildFailed, ImageError, StoreError
-from nox_variants.model import Digest, SourceKind
-from nox_variants.oci import image as oci
-from nox_variants.oci import layout
+from nox_variants.errors import BuildFailed, StoreError
+from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json
 from nox_variants.results import VariantImage
 from nox_variants.sandbox import probes, shell
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from docker.models.images import Image as DockerImage
 
     from nox_variants.engines.builds import Output
@@ -53,15 +52,6 @@ if TYPE_CHECKING:
 
 STAGES = "nox-variants/build"
 """The repository of compiled build stages."""
-
-STAND_INS = "nox-variants/stand-in"
-"""The repository of images out of packages."""
-
-ARCHIVES = "nox-variants/archive"
-"""The repository of images out of archives."""
-
-_LOADED = {SourceKind.APT: STAND_INS, SourceKind.ARCHIVE: ARCHIVES}
-"""What no daemon can pull, and the repository where it gets it."""
 
 
 class DockerEngine:
@@ -113,9 +103,17 @@ class DockerEngine:
         self._revision = revision
         self._cancelled = cancelled
         self._sources = Sources(store, roots=roots)
+        self._bringer = Bringer(
+            daemon=daemon,
+            remote=builder.remote,
+            store=store,
+            images=images,
+            host=host,
+            cancelled=cancelled,
+        )
         self._builds = Builds(
             store=store,
-            engine=f"{daemon.info.name} {daemon.id}",
+            engine=f"{daemon.info.name} {daemon.id}{f' {builder.name}' if builder.remote else ''}",
             epoch=epoch,
             platform=host,
             use_cache=use_cache,
@@ -131,23 +129,18 @@ class DockerEngine:
         self._reaper = containers.Reaper()
         self._lock = threading.Lock()
         self._prepared: dict[Image, PreparedImage] = {}
-        self._loaded: set[str] = set()
         self._assembled: dict[str, Made] = {}
         self._whole: dict[str, PreparedImage] = {}
 
     def probe(self) -> EngineInfo:
         """Return the daemon's name and version, after removing what dead runs left in it."""
         remove_left_behind(self._daemon)
-        return self._daemon.info
+        return dataclasses.replace(self._daemon.info, builder=self._builder.name)
 
     def prepare(self, image: Image) -> PreparedImage:
-        """Bring an image to the daemon: pulled there, or loaded out of the store."""
-        return self._brought_by(self._images, image)
-
-    def _brought_by(self, images: Images, image: Image) -> PreparedImage:
-        prepared = images.prepare(image)
-        if prepared.kind in _LOADED:
-            self._load(prepared)
+        """Bring an image to the daemon, and to the builder where that is another's."""
+        prepared = self._images.prepare(image)
+        self._bringer.bring(prepared)
         with self._lock:
             self._prepared[image] = prepared
         return prepared
@@ -168,6 +161,8 @@ class DockerEngine:
                 labels=((f"{LABEL}stage", key),),
                 network=stage.network,
                 cache=self._use_cache,
+                contexts=self._bringer.contexts((image,)),
+                cache_tags=(names.cache_tag(stage.name),),
             )
             self._check_cancelled()
             try:
@@ -191,7 +186,7 @@ class DockerEngine:
         return self._builds.get(key, compile_, intact)
 
     def _stage(self, stage: BuildStage, image: PreparedImage) -> str:
-        base = self._base(image)
+        base = self._bringer.base(image)
         if self._builder.buildkit:
             return dockerfile.render_artifacts(stage, base, epoch=self._epoch)
         return dockerfile.render_stage(stage, base, epoch=self._epoch, buildkit=False, kept=False)
@@ -210,6 +205,10 @@ class DockerEngine:
             tag=tag,
             labels=self._labels(plan),
             network=plan.build.network,
+            contexts=self._bringer.contexts((self._prepared[plan.build.image], base)),
+            cache_tags=tuple(
+                map(names.cache_tag, (names.bake_target(plan.variant), plan.build.name))
+            ),
         )
         key = _identity(job, self._daemon.id, base.digest, build.key)
         found = self._owned(tag)
@@ -241,10 +240,7 @@ class DockerEngine:
                 )
                 raise BuildFailed(words, log=log.end()) from error
             raise DaemonError(f"{job.tag}: the image was not made: {error.message}") from error
-        found = self._find(job.tag)
-        if found is None:
-            raise DaemonError(f"{job.tag}: the image is gone from the daemon")
-        return found
+        return self._bringer.found(job.tag)
 
     def _built(self, key: str) -> str | None:
         """Return the id of the image that an earlier run built of the very same."""
@@ -272,11 +268,14 @@ class DockerEngine:
         wanted = probes.fixtures(smoke)
         if wanted is None:
             return None
-        helper = self._prepared.get(self._helper) or self._brought_by(self._tools, self._helper)
+        helper = self._prepared.get(self._helper) or self._tools.prepare(self._helper)
+        with self._lock:
+            self._prepared[self._helper] = helper
         bundle = self.inspect(image).root.certificates if wanted.authority else ""
+        self._bringer.load(helper)
         return companion.Brought(
             fixtures=wanted,
-            helper=_reference(helper),
+            helper=reference(helper),
             files=probes.trusting(self._files(image).lower, bundle, wanted),
         )
 
@@ -350,56 +349,6 @@ class DockerEngine:
 
     # --- images --------------------------------------------------------------------------------
 
-    def _base(self, image: PreparedImage) -> dockerfile.Base:
-        if image.kind is SourceKind.SCRATCH:
-            return dockerfile.Base(name=image.name, reference="scratch", env=image.env)
-        return dockerfile.Base(
-            name=image.name,
-            reference=_reference(image),
-            user=image.user,
-            stand_in=image.stand_in,
-        )
-
-    def _load(self, image: PreparedImage) -> None:
-        """Load an image out of the store, once, unless the daemon has it."""
-        tag = _reference(image)
-        with self._lock:
-            if tag in self._loaded:
-                return
-        with self._store.lock(f"load-{tag}", cancelled=self._cancelled):
-            if self._find(tag) is None:
-                self._send(image, tag)
-        with self._lock:
-            self._loaded.add(tag)
-
-    def _send(self, image: PreparedImage, tag: str) -> None:
-        config = oci.config(
-            image.layers,
-            cmd=(),
-            env=image.env,
-            workdir="/",
-            created=0,
-            platform=self._host,
-            user=image.user,
-            labels=(
-                (f"{LABEL}{'stand-in' if image.stand_in else 'image'}", image.name),
-                (f"{LABEL}digest", image.digest),
-            ),
-        )
-        sizes = tuple(zip(image.layers, image.layer_sizes, strict=True))
-        with tempfile.TemporaryDirectory(prefix="nox-variants-") as folder:
-            file = Path(folder, "image.tar")
-            layout.write_archive(
-                file,
-                tag=tag,
-                config=config,
-                manifest=oci.manifest(config, sizes),
-                layers=self._images.layers(image),
-                docker=True,
-            )
-            with explained(f"loading {image.name}", ImageError), file.open("rb") as opened:
-                self._daemon.client.images.load(opened)
-
     def _find(self, tag: str) -> DockerImage | None:
         return find_image(self._daemon, tag)
 
@@ -420,8 +369,8 @@ class DockerEngine:
         build = self._prepared[plan.build.image]
         text = dockerfile.render(
             plan,
-            self._base(build),
-            self._base(base),
+            self._bringer.base(build),
+            self._bringer.base(base),
             epoch=self._epoch,
             buildkit=self._builder.buildkit,
         )
@@ -467,10 +416,3 @@ def _identity(job: builders.Job, *parts: str) -> str:
     """Return the name of everything that goes into a variant's image."""
     value = [job.dockerfile, job.tag, job.labels, job.network, *parts]
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def _reference(image: PreparedImage) -> str:
-    """Return what FROM names: what was loaded has its content for a tag."""
-    if image.kind in _LOADED:
-        return f"{_LOADED[image.kind]}:{image.digest.partition(':')[2][:32]}"
-    return image.reference

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import threading
-import time
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from nox_variants import names
 from nox_variants.engines.docker import builders
-from nox_variants.engines.docker.connection import DaemonError, explained
+from nox_variants.engines.docker.connection import explained
+from nox_variants.engines.docker.downloads import Downloads, name_and_tag
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
+from nox_variants.engines.docker.layouts import Layouts
 from nox_variants.engines.docker.saved import Stream, contents
-from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
+from nox_variants.errors import BuildFailed, ImageError
 from nox_variants.images import locking
 from nox_variants.images.installed import installed
 from nox_variants.images.layers import Unpacker
+from nox_variants.images.mirrors import places
 from nox_variants.model import Digest, SourceKind
 from nox_variants.oci.digest import canonical_json, hex_of
 from nox_variants.oci.layer import digest_tree
 from nox_variants.results import PreparedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    import threading
+    from collections.abc import Callable, Iterable, Mapping
 
     from docker.models.images import Image as DockerImage
 
     from nox_variants.baseline import Pin
     from nox_variants.engines.docker.builders import Builder
     from nox_variants.engines.docker.connection import Daemon
-    from nox_variants.model import Image, ImageSource, Pairs
+    from nox_variants.model import Image, ImageSource, Mirrors, Pairs
     from nox_variants.store import Store
 
 DERIVED = "nox-variants/image"
 """The repository of registry images with their setup on top."""
 
-_EVERY = 2.0
-"""Seconds between two notes on how far a pull is."""
 
-_UNREACHABLE = re.compile(
-    r"no such host|connection refused|i/o timeout|network is unreachable|no route to host"
-    r"|server misbehaving|request canceled|TLS handshake timeout|temporary failure"
-    r"|deadline exceeded|dial tcp|pinging container registry",
-    re.IGNORECASE,
-)
-_HINTS = (
-    (re.compile(r"unauthorized|denied|authentication", re.IGNORECASE), "docker login, and again."),
-    (re.compile(r"toomanyrequests|rate limit", re.IGNORECASE), "Log in, or wait: that is a limit."),
-    (re.compile(r"not found|manifest unknown", re.IGNORECASE), "Is the reference right?"),
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Had:
+    """An image that the daemon has.
+
+    Attributes:
+        image: The image.
+        reference: What was asked for.
+        pinned: By what its own registry gives it again; empty where only the daemon has it.
+        mirrored: By what the mirror does that gave it; empty where none did.
+    """
+
+    image: DockerImage
+    reference: str
+    pinned: str
+    mirrored: str
+
+    @property
+    def local(self) -> str:
+        """What the daemon finds it by."""
+        return known_as(self.reference, self.mirrored)
 
 
 class Puller:
@@ -59,6 +69,7 @@ class Puller:
         builder: Runs `setup` commands on top.
         store: Where roots are kept, for questions about them.
         refresh: Whether images that the daemon has are pulled again.
+        mirrors: What is asked for images before their own registries.
         progress: Told how far it is.
         cancelled: Ends a pull.
     """
@@ -72,15 +83,20 @@ class Puller:
         refresh: bool,
         progress: Callable[[str], None],
         cancelled: threading.Event,
+        mirrors: Mirrors = (),
     ) -> None:
         self._daemon = daemon
         self._builder = builder
         self._store = store
         self._refresh = refresh
+        self._mirrors = mirrors
         self._progress = progress
         self._cancelled = cancelled
-        self._lock = threading.Lock()
-        self._unreachable: dict[str, str] = {}
+        self._downloads = Downloads(
+            daemon=daemon, mirrors=mirrors, progress=progress, cancelled=cancelled
+        )
+        self._pulled: set[str] = set()
+        self._made: set[str] = set()
 
     def __call__(self, image: Image, source: ImageSource, pin: Pin | None = None) -> PreparedImage:
         """Return an image that the daemon has, with its setup.
@@ -98,76 +114,74 @@ class Puller:
         asked = pin.reference if pin else source.reference
         reference = locking.by_digest(asked) if pin else asked
         with self._store.lock(f"pull-{reference}", cancelled=self._cancelled):
-            found = None if self._refresh else self._find(reference)
-            found = found or self._pull(image.name, reference)
-            pinned = _pinned(found, asked)
+            had = self._had(image.name, asked, reference)
             if source.setup:
-                found, reference = self._set_up(image.name, found, reference, source.setup)
-            return self._prepared(image, found, reference, pinned)
+                had = self._set_up(image.name, had, source.setup)
+            return self._prepared(image, had)
+
+    def _had(self, name: str, asked: str, reference: str) -> _Had:
+        """Return what the daemon has, or pulls: once in a run, also where it has something."""
+        found = None
+        if not self._refresh or reference in self._pulled:
+            found = self._find(reference)
+        if found is None:
+            found = self._pull(name, reference)
+            self._pulled.add(reference)
+        own = _digests(reference, found)
+        mirrored = "" if own else self._mirrored(reference, found)
+        exact = own[0] if own else Digest(mirrored.partition("@")[2])
+        pinned = locking.pinned(asked, exact) if exact else ""
+        return _Had(image=found, reference=reference, pinned=pinned, mirrored=mirrored)
 
     def _find(self, reference: str) -> DockerImage | None:
-        return find_image(self._daemon, reference)
+        """Return what the daemon has by a reference; by a digest, a mirror may have given it."""
+        wanted = [reference]
+        if "@" in reference:
+            wanted += [each.reference for each in places(reference, self._mirrors)[:-1]]
+        return next(filter(None, (find_image(self._daemon, each) for each in wanted)), None)
 
     def _pull(self, name: str, reference: str) -> DockerImage:
-        registry = _registry(reference)
-        with self._lock:
-            known = self._unreachable.get(registry)
-        if known:
-            raise ImageUnavailable(f"{name}: {known}")
-        self._progress(f"{name}: pulling {reference}")
-        try:
-            with explained(f"{name}: {reference} cannot be pulled", ImageError):
-                lines = self._daemon.client.api.pull(
-                    *_name_and_tag(reference), stream=True, decode=True
-                )
-                self._follow(name, lines)
-        except ImageError as error:
-            raise self._failure(name, registry, error) from error
-        found = self._find(reference)
+        """Return what was pulled; what a mirror gave gets its own tag, too."""
+        place = self._downloads.pull(name, reference)
+        found = find_image(self._daemon, place.reference)
+        if found is not None and place.mirror and "@" not in reference:
+            with explained(f"{name}: giving {reference} to what {place.mirror} gave"):
+                found.tag(*name_and_tag(reference))
+            found = find_image(self._daemon, reference)
         if found is None:
             raise ImageError(f"{name}: {reference} was pulled, but the daemon does not have it")
         return found
 
-    def _follow(self, name: str, lines: Iterator[dict[str, Any]]) -> None:
-        """Say now and then how far it is."""
-        layers: dict[str, tuple[int, int]] = {}
-        said = time.monotonic()
-        for line in lines:
-            if self._cancelled.is_set():
-                raise DaemonError("cancelled")
-            if error := line.get("error"):
-                raise ImageError(f"{name}: cannot be pulled: {' '.join(str(error).split())}")
-            detail = line.get("progressDetail") or {}
-            if line.get("status") == "Downloading" and detail.get("total"):
-                layers[str(line.get("id"))] = (int(detail["current"]), int(detail["total"]))
-            if layers and time.monotonic() > said + _EVERY:
-                said = time.monotonic()
-                current, total = (sum(parts) for parts in zip(*layers.values(), strict=True))
-                self._progress(f"{name}: pulling, {current / 1e6:.0f} of {total / 1e6:.0f} MB")
+    def _mirrored(self, reference: str, found: DockerImage) -> str:
+        """Return by what a mirror gives an image again that the daemon has of it."""
+        for place in places(reference, self._mirrors)[:-1]:
+            if known := _digests(place.reference, found):
+                name = place.reference.partition("@")[0]
+                return locking.by_digest(f"{name}@{known[0]}")
+        return ""
 
-    def _failure(
-        self, name: str, registry: str, error: ImageError
-    ) -> ImageError | ImageUnavailable:
-        if _UNREACHABLE.search(error.message):
-            reason = f"registry {registry} cannot be reached from here"
-            with self._lock:
-                if registry not in self._unreachable:
-                    self._progress(reason)
-                self._unreachable[registry] = reason
-            return ImageUnavailable(f"{name}: {reason}")
-        hint = next((hint for sign, hint in _HINTS if sign.search(error.message)), "")
-        return ImageError(error.message, hint=hint)
-
-    def _set_up(
-        self, name: str, base: DockerImage, reference: str, commands: tuple[str, ...]
-    ) -> tuple[DockerImage, str]:
+    def _set_up(self, name: str, base: _Had, commands: tuple[str, ...]) -> _Had:
         """Return the image with its setup on top, built once for base and commands."""
-        identity = canonical_json([str(base.id), commands])
+        identity = canonical_json([str(base.image.id), commands])
         tag = f"{DERIVED}:{hashlib.sha256(identity).hexdigest()[:32]}"
-        found = None if self._refresh else self._find(tag)
-        if found is not None:
-            return found, tag
+        found = None
+        if not self._refresh or tag in self._made:
+            found = find_image(self._daemon, tag)
+        if found is None:
+            found = self._build(name, base, commands, tag)
+            self._made.add(tag)
+        return _Had(image=found, reference=tag, pinned=base.pinned, mirrored="")
+
+    def _build(self, name: str, base: _Had, commands: tuple[str, ...], tag: str) -> DockerImage:
         self._progress(f"{name}: running its setup")
+        reference = base.local
+        contexts: Pairs = ()
+        if self._builder.remote:
+            exact = base.mirrored or base.pinned
+            if not exact:  # no registry has it
+                layouts = Layouts(store=self._store, cancelled=self._cancelled)
+                contexts = ((reference, layouts.of_daemon(base.image)),)
+            reference = exact or reference
         lines = [f"FROM {reference}", *(f"RUN {command}" for command in commands)]
         log = bytearray()
         with self._store.staging() as context:
@@ -176,32 +190,34 @@ class Puller:
                 context=context,
                 tag=tag,
                 labels=((f"{LABEL}image", name),),
+                contexts=contexts,
+                cache_tags=(names.cache_tag(names.bake_image(name)),),
             )
             try:
                 self._builder.build(job, log.extend, self._cancelled)
             except BuildFailed as error:
                 raise ImageError(f"image {name}: setup failed: {error.message}") from error
-        found = self._find(tag)
+        found = find_image(self._daemon, tag)
         if found is None:
             raise ImageError(f"image {name}: its setup was run, but the daemon does not have it")
-        return found, tag
+        return found
 
-    def _prepared(
-        self, image: Image, found: DockerImage, reference: str, pinned: str
-    ) -> PreparedImage:
-        digest = _digest(found, pinned)
+    def _prepared(self, image: Image, had: _Had) -> PreparedImage:
+        found = had.image
+        digest = _digest(found, had.pinned)
         self._keep_root(found, digest)
         return PreparedImage(
             name=image.name,
             kind=SourceKind.REGISTRY,
-            reference=reference,
+            reference=had.reference,
             digest=digest,
             packages=installed(self._store.entry("images", hex_of(digest)) / "root"),
             layers=tuple(map(Digest, found.attrs["RootFS"].get("Layers") or ())),
             content=sum(contents(self._store, found)),
             env=environment(found.attrs["Config"]),
             user=str(found.attrs["Config"].get("User") or ""),
-            pinned=pinned,
+            pinned=had.pinned,
+            mirrored=had.mirrored,
         )
 
     def _keep_root(self, found: DockerImage, digest: Digest) -> None:
@@ -229,6 +245,15 @@ class Puller:
                 container.remove(force=True, v=True)
 
 
+def known_as(reference: str, mirrored: str) -> str:
+    """Return what a daemon finds an image by.
+
+    That is its reference, a tag of which a pull from a mirror moves, too. A digest is known by the
+    mirror's name only: no daemon takes ``NAME@DIGEST`` for a tag.
+    """
+    return mirrored if mirrored and "@" in reference else reference
+
+
 def find_image(daemon: Daemon, reference: str) -> DockerImage | None:
     """Return the image that a daemon has by a name, or None."""
     from docker.errors import ImageNotFound  # noqa: PLC0415  # with the SDK
@@ -240,31 +265,16 @@ def find_image(daemon: Daemon, reference: str) -> DockerImage | None:
             return None
 
 
-def _registry(reference: str) -> str:
-    """Return the host of a reference; docker.io when it names none (distribution/reference)."""
-    first, slash, _ = reference.partition("/")
-    named = slash and ("." in first or ":" in first or first == "localhost")
-    return first if named else "docker.io"
-
-
-def _name_and_tag(reference: str) -> tuple[str, str]:
-    """Return what the API wants apart: a digest takes a tag's place."""
-    if "@" in reference:
-        name, _, digest = reference.partition("@")
-        return name, digest
-    name, colon, tag = reference.rpartition(":")
-    return (name, tag) if colon and "/" not in tag else (reference, "latest")
-
-
 def _names(found: DockerImage) -> list[str]:
     """Return the names with digests by which registries know an image."""
     return list(found.attrs.get("RepoDigests") or ())
 
 
-def _pinned(found: DockerImage, reference: str) -> str:
-    """Return by what its own registry gives an image again; empty where only the daemon has it."""
-    own = locking.known_digests(reference, _names(found))
-    return locking.pinned(reference, own[0]) if own else ""
+def _digests(reference: str, found: DockerImage) -> tuple[Digest, ...]:
+    """Return the digests by which a registry knows an image; only the one that was asked for."""
+    wanted = reference.partition("@")[2]
+    known = locking.known_digests(reference, _names(found))
+    return tuple(each for each in known if wanted in {"", each})
 
 
 def _digest(found: DockerImage, pinned: str) -> Digest:
