@@ -10,7 +10,7 @@ from nox_variants.reports import table
 from nox_variants.results import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from nox_variants.model import Variant
     from nox_variants.record import Record
@@ -61,28 +61,33 @@ def advise(records: Iterable[Record]) -> tuple[Advice, ...]:
     return tuple(_advice(name, ran) for name, ran in programs.items() if len(ran) > 1)
 
 
-def remedies(record: Record, records: Iterable[Record]) -> tuple[str, ...]:
-    """Return what works instead of a variant that does not; nothing for one that does.
+class Remedies:
+    """What works instead of variants that do not.
 
     Args:
-        record: The variant.
-        records: Others, of the same run or the last of each.
+        records: All of one run, or the last of each variant.
     """
-    if record.outcome in _RIGHT:
-        return ()
-    return alternatives(record.variant, record, records)
 
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._records: dict[str, Record] = {}
+        self._programs: dict[str, list[Record]] = {}
+        for record in records:
+            self._records[record.variant] = record
+            self._programs.setdefault(record.program, []).append(record)
 
-def remedies_of(names: Iterable[str], records: Sequence[Record]) -> tuple[str, ...]:
-    """Return what works instead of several variants that have one reason to fail.
+    def of(self, *names: str) -> tuple[str, ...]:
+        """Return what works instead of variants that have one reason to fail, as sentences.
 
-    Args:
-        names: Their ids.
-        records: All of the run.
-    """
-    wanted = set(names)
-    found = (remedies(record, records) for record in records if record.variant in wanted)
-    return tuple(dict.fromkeys(each for some in found for each in some))[:MOST]
+        Args:
+            names: Their ids; nothing works instead of one that does.
+        """
+        found = (each for name in names for each in self._of(self._records[name]))
+        return tuple(dict.fromkeys(found))[:MOST]
+
+    def _of(self, record: Record) -> tuple[str, ...]:
+        if record.outcome in _RIGHT:
+            return ()
+        return alternatives(record.variant, record, self._programs[record.program])
 
 
 def alternatives(name: str, of: Record | Variant, records: Iterable[Record]) -> tuple[str, ...]:

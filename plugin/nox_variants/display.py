@@ -218,8 +218,9 @@ def _say_what_needs_words(records: Sequence[Record], show: _Printer) -> None:
     for record in records:
         if record.contradiction:
             _say(show, f"{DEFECT}: {record.variant}", record.contradiction, style="bold red")
+    remedies = advice.Remedies(records)
     for outcome, text, ids in table.notes(records):
-        instead = (f"  {line}" for line in advice.remedies_of(ids, records))
+        instead = (f"  {line}" for line in remedies.of(*ids))
         _say(show, f"{outcome}: {', '.join(ids)}", text, *instead)
     if names := table.deaf(records):
         _say(show, f"note: {', '.join(names)}", IGNORED)

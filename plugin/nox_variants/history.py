@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from nox_variants import historytables, recordfile
 from nox_variants.errors import HistoryError
-from nox_variants.record import Record, from_json, to_json
+from nox_variants.record import Record, from_json, to_text
 from nox_variants.results import Outcome
 from nox_variants.trend import Point, point
 
@@ -32,6 +32,7 @@ _LAST_GOOD = (
     "variant = ? AND platform = ? AND source = ? AND outcome IN (?, ?) AND run_id < ?"
     " ORDER BY started_at DESC LIMIT 1"
 )
+_NEWEST = "variant = ? AND (? = '' OR run_id < ?) ORDER BY started_at DESC, run_id DESC LIMIT ?"
 _T = TypeVar("_T")
 
 
@@ -106,25 +107,22 @@ class History:
     def _merge(self, records: Iterable[Record]) -> tuple[int, int]:
         new = differing = 0
         for record in records:
-            mine = self._find(record.run_id, record.variant)
-            if mine is None:
-                self._insert(record)
+            if self._insert(record):
                 new += 1
-            else:
-                for image in record.images:
-                    self._keep_packages(image.digest, image.packages)
+            elif mine := self._find(record.run_id, record.variant):
                 differing += _without_packages(mine) != _without_packages(record)
         return new, differing
 
-    def _insert(self, record: Record) -> None:
-        values = to_json(record)
-        for image in values["images"]:
-            self._keep_packages(image["digest"], image.pop("packages"))
-        text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-        self._database.execute(
-            "INSERT INTO records VALUES (?, ?, ?)", (record.run_id, record.variant, text)
-        )
+    def _insert(self, record: Record) -> bool:
+        """Keep a record, or only its package lists where there is one of its run and variant."""
+        for image in record.images:
+            self._keep_packages(image.digest, image.packages)
+        values = (record.run_id, record.variant, to_text(record, packages=False))
+        insert = "INSERT OR IGNORE INTO records VALUES (?, ?, ?)"
+        if not self._database.execute(insert, values).rowcount:
+            return False
         self._database.execute(historytables.INSERT, historytables.row(point(record)))
+        return True
 
     def _keep_packages(self, digest: str, packages: Iterable[str]) -> None:
         if packages and digest not in self._packages_kept:
@@ -193,10 +191,15 @@ class History:
         """Return records in numbers, oldest first; see :meth:`records`."""
         return self._points(_PERIOD, since, program, program)
 
-    def trend(self, variant: str, *, most: int = -1) -> tuple[Point, ...]:
-        """Return a variant's records in numbers, oldest first: all, or the newest so many."""
-        newest = "variant = ? ORDER BY started_at DESC, run_id DESC LIMIT ?"
-        return self._points(newest, variant, most)[::-1]
+    def trend(self, variant: str, *, before: str = "", most: int = -1) -> tuple[Point, ...]:
+        """Return a variant's records in numbers, oldest first.
+
+        Args:
+            variant: The variant's id.
+            before: Only of runs before this one.
+            most: The newest so many.
+        """
+        return self._points(_NEWEST, variant, before, before, most)[::-1]
 
     def last_good_point(
         self, variant: str, platform: str, source: str, before: str

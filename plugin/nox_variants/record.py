@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -188,6 +189,7 @@ class Record:
     """One variant's result in one run.
 
     Attributes:
+        schema: Version of this form.
         run_id: The invocation that made it; sorts by time.
         variant: The variant's id.
         program: The program's name.
@@ -218,11 +220,11 @@ class Record:
         smoke: The smoke run; null when there was none.
         budget: Every limit of its budgets that was looked at; empty where it does not work.
         tools: Versions of the tools that made the record.
-        schema: Version of this form.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid", "title": "Record"}
 
+    schema: int = SCHEMA
     run_id: str
     variant: str
     program: str
@@ -253,7 +255,6 @@ class Record:
     smoke: SmokeSeen | None = None
     budget: tuple[BudgetCheck, ...] = ()
     tools: dict[str, str]
-    schema: int = SCHEMA
 
     @property
     def single_stage(self) -> bool:
@@ -277,8 +278,14 @@ class Record:
 
 def to_json(record: Record) -> dict[str, Any]:
     """Return the record as JSON values, in the order of the documentation."""
-    values = dataclasses.asdict(record)
-    return {"schema": values.pop("schema"), **values}
+    values: dict[str, Any] = _adapter().dump_python(record, mode="json")
+    return values
+
+
+def to_text(record: Record, *, packages: bool = True) -> str:
+    """Return the record as JSON in one line, with or without its images' lists of packages."""
+    left_out = None if packages else {"images": {"__all__": {"packages"}}}
+    return _adapter().dump_json(record, exclude=left_out).decode()
 
 
 def from_json(values: object) -> Record:
@@ -289,6 +296,21 @@ def from_json(values: object) -> Record:
             (a :class:`pydantic.ValidationError`), or have a newer one.
     """
     return _adapter().validate_python(_migrated(values))
+
+
+def from_text(text: bytes) -> Record:
+    """Return the record that a JSON text holds, as :func:`from_json` does, in less time.
+
+    Raises:
+        ValueError: As there, or it is no JSON.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415  # with records only
+
+    with suppress(ValidationError):
+        record = _adapter().validate_json(text)
+        if record.schema == SCHEMA:
+            return record
+    return from_json(json.loads(text))
 
 
 def _migrated(values: object) -> object:
@@ -315,6 +337,6 @@ def json_schema() -> dict[str, Any]:
 
 @functools.cache
 def _adapter() -> TypeAdapter[Record]:
-    from pydantic import TypeAdapter  # noqa: PLC0415  # a run writes records, it does not read them
+    from pydantic import TypeAdapter  # noqa: PLC0415  # with records only
 
     return TypeAdapter(Record)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.errors import HistoryError, UsageError
-from nox_variants.record import SCHEMA, Record, from_json, to_json
+from nox_variants.record import SCHEMA, Record, from_json, from_text, to_text
 from nox_variants.sharding import Part
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ LONGEST_LINE = 4 * 1024 * 1024
 
 LARGEST_DOCUMENT = 512 * 1024 * 1024
 """Bytes of a document, which is read as a whole."""
+
+
+_HEAD_END = b', "records": [\n'
+"""Ends the first line of a document of ours, which has a record in each line that follows."""
 
 
 def read(file: Path, part: Callable[[Part], object] = lambda _: None) -> Iterator[Record]:
@@ -58,6 +62,9 @@ def _values(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
     """
     for number, line in enumerate(iter(lambda: opened.readline(LONGEST_LINE + 1), b""), 1):
         place = f"{file}:{number}"
+        if number == 1 and line.endswith(_HEAD_END):
+            yield from _lines_of_document(file, line, opened)
+            return
         if len(line) > LONGEST_LINE:
             yield from _document(file, line + opened.read(LARGEST_DOCUMENT))
             return
@@ -73,6 +80,19 @@ def _values(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
             yield from _document(file, line + opened.read(LARGEST_DOCUMENT))
             return
         yield from _entries(place, values)
+
+
+def _lines_of_document(file: Path, head: bytes, opened: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a document as :func:`document` writes it, as texts."""
+    try:
+        yield from _entries(f"{file}", json.loads(head + b"]}"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(f"{file}:1", error) from error
+    for number, line in enumerate(iter(lambda: opened.readline(LONGEST_LINE + 1), b"")):
+        if line.startswith(b"]"):
+            return
+        yield f"{file}: records[{number}]", line.removeprefix(b",")
+    raise _damaged(f"{file}", ValueError("it ends before its records do"))
 
 
 def _document(file: Path, text: bytes) -> Iterator[tuple[str, Any]]:
@@ -121,7 +141,9 @@ def _damaged(place: str, error: Exception) -> HistoryError:
 
 def _record(place: str, values: Any) -> Record:
     try:
-        return from_json(values)
+        return from_text(values) if isinstance(values, bytes) else from_json(values)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise _damaged(place, error) from error
     except ValueError as error:
         raise HistoryError(f"{place}: {_first(error)}") from error
 
@@ -139,11 +161,11 @@ def _first(error: ValueError) -> str:
 def lines(records: Iterable[Record]) -> Iterator[str]:
     """Yield records as JSON Lines, each with its end of line."""
     for record in records:
-        yield json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":")) + "\n"
+        yield to_text(record) + "\n"
 
 
-def document(records: Sequence[Record], part: Part | None = None) -> str:
-    """Return the records of one run as a JSON document; of several, without a run of its own.
+def document(records: Sequence[Record], part: Part | None = None) -> Iterator[str]:
+    """Yield the records of one run as a JSON document, a line each; those of several have no run.
 
     Args:
         records: The records.
@@ -152,13 +174,11 @@ def document(records: Sequence[Record], part: Part | None = None) -> str:
     runs = {record.run_id for record in records}
     run_id = runs.pop() if len(runs) == 1 else ""
     shard = {"shard": asdict(part)} if part else {}
-    values = {
-        "schema": SCHEMA,
-        "run_id": run_id,
-        **shard,
-        "records": [to_json(each) for each in records],
-    }
-    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    head = json.dumps({"schema": SCHEMA, "run_id": run_id, **shard}, ensure_ascii=False)
+    yield head.removesuffix("}") + _HEAD_END.decode()
+    for number, record in enumerate(records):
+        yield ("," if number else "") + to_text(record) + "\n"
+    yield "]}\n"
 
 
 def write(file: Path, text: str | Iterable[str], *, what: str) -> None:

@@ -84,34 +84,39 @@ class Standing:
             rows.values(), [compare.side(each) for each in judged if each.variant in rows]
         )
         said = {(each.variant, each.change) for each in since}
-        last = [
-            each for each in self._since_last(judged) if (each.variant, each.change) not in said
-        ]
-        return Changes(baseline=since, last=tuple(last), slower=tuple(self._slower(judged)))
+        last, slower = self._since_earlier(judged)
+        new = (each for each in last if (each.variant, each.change) not in said)
+        return Changes(baseline=since, last=tuple(new), slower=slower)
 
-    def _since_last(self, records: Iterable[Record]) -> tuple[Difference, ...]:
-        before, after = [], []
+    def _since_earlier(
+        self, records: Iterable[Record]
+    ) -> tuple[tuple[Difference, ...], tuple[tuple[str, Timing], ...]]:
+        before, after, slower = [], [], []
         for record in records:
-            key = (record.variant, record.platform, record.source, self._run_id)
-            point = self._history.last_good_point(*key)
-            if point is None or _same(point, trend.point(record)):
+            earlier = self._history.trend(
+                record.variant, before=self._run_id, most=2 * trend.MOST_SAMPLES
+            )
+            if not earlier:
                 continue
-            last = self._history.last_good(*key)
+            now = trend.point(record)
+            slower += [(record.variant, timing) for timing in _slower(now, earlier)]
+            last = self._last_good(record, now)
             if last is not None:
                 before.append(compare.side(last))
                 after.append(compare.side(record))
-        return compare.differences(before, after)
+        return compare.differences(before, after), tuple(slower)
 
-    def _slower(self, records: Iterable[Record]) -> Iterable[tuple[str, Timing]]:
-        for record in records:
-            now = trend.point(record)
-            if now.build_cached and now.startup is None:
-                continue
-            newest = self._history.trend(record.variant, most=2 * trend.MOST_SAMPLES)
-            earlier = [each for each in newest if each.run_id < self._run_id]
-            for timing in trend.timings(now, earlier):
-                if timing.slower:
-                    yield record.variant, timing
+    def _last_good(self, record: Record, now: trend.Point) -> Record | None:
+        """Return the last good record of a variant, if it is not as it is now."""
+        key = (record.variant, record.platform, record.source, self._run_id)
+        point = self._history.last_good_point(*key)
+        return None if point is None or _same(point, now) else self._history.last_good(*key)
+
+
+def _slower(now: trend.Point, earlier: Sequence[trend.Point]) -> Iterable[Timing]:
+    if now.build_cached and now.startup is None:
+        return ()
+    return (timing for timing in trend.timings(now, earlier) if timing.slower)
 
 
 def _same(one: trend.Point, other: trend.Point) -> bool:

@@ -412,7 +412,9 @@ def measure_shards(work: Path, home: Path) -> None:
     for index in range(100):
         part = Part(index=index + 1, count=100, variants=len(every), matrix="0" * 64)
         mine = [replace(each, outcome=Outcome.PASSED) for each in every[index * 1000 :][:1000]]
-        (ours.folder / f"{index:02}.json").write_text(recordfile.document(mine, part), "utf-8")
+        (ours.folder / f"{index:02}.json").write_text(
+            "".join(recordfile.document(mine, part)), "utf-8"
+        )
     files = [f"{index:02}.json" for index in range(100)]
     joined = seconds(command("merge", *files, "--json", "all.json"))
     print(

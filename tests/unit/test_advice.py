@@ -55,7 +55,7 @@ def test_nearest_come_first() -> None:
         BROKEN,
     ]
 
-    assert advice.remedies(BROKEN, records) == (
+    assert advice.Remedies(records).of(BROKEN.variant) == (
         "hello-c(alpine,musl) works (20 kB)",
         "hello-c(alpine,static) works (900 kB)",
         "hello-c(ubuntu,dynamic) works (2 MB)",
@@ -76,7 +76,7 @@ def test_nearest_come_first() -> None:
 )
 def test_what_is_no_remedy(other: Record) -> None:
     """Another program, a variant too far, and one that was not seen to work."""
-    assert advice.remedies(BROKEN, [other]) == ()
+    assert advice.Remedies([other, BROKEN]).of(BROKEN.variant) == ()
 
 
 @pytest.mark.parametrize(
@@ -94,21 +94,22 @@ def test_who_gets_remedies(outcome: Outcome, *, helped: bool) -> None:
     """A variant that works needs none."""
     one = replace(BROKEN, outcome=outcome)
 
-    assert bool(advice.remedies(one, [record("alpine,static")])) is helped
+    assert bool(advice.Remedies([one, record("alpine,static")]).of(one.variant)) is helped
 
 
 def test_stand_ins_are_marked() -> None:
     """A size that a stand-in has a part in has its mark, as in the table."""
     one = record("alpine,static", images=FULL.images)
 
-    assert advice.remedies(BROKEN, [one]) == ("hello-c(alpine,static) works (1 kB*)",)
+    found = advice.Remedies([BROKEN, one]).of(BROKEN.variant)
+    assert found == ("hello-c(alpine,static) works (1 kB*)",)
 
 
 def test_remedies_of_several() -> None:
     """Variants with one reason share their remedies, each said once."""
     records = [BROKEN, failing("scratch,dynamic"), record("alpine,static"), record("gcc,dynamic")]
 
-    assert advice.remedies_of([each.variant for each in records[:2]], records) == (
+    assert advice.Remedies(records).of(*(each.variant for each in records[:2])) == (
         "hello-c(alpine,static) works (1 kB)",
         "hello-c(gcc,dynamic) works (1 kB)",
     )

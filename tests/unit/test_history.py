@@ -204,6 +204,7 @@ def test_periods_and_trends(history: History) -> None:
     assert history.points(since="2026-11-02") == tuple(map(point, (*mine[1:], other)))
     assert history.trend(FULL.variant) == tuple(map(point, mine))
     assert history.trend(FULL.variant, most=2) == tuple(map(point, mine[1:]))
+    assert history.trend(FULL.variant, before=mine[2].run_id, most=1) == (point(mine[1]),)
 
 
 # --- merging -------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def test_a_document_round_trips(file: Path) -> None:
 
 def test_a_document_of_several_runs() -> None:
     """It belongs to none of them."""
-    text = recordfile.document([FULL, replace(FULL, run_id="other")])
+    text = "".join(recordfile.document([FULL, replace(FULL, run_id="other")]))
 
     assert json.loads(text)["run_id"] == ""
 
@@ -65,6 +65,31 @@ def test_older_schema_is_migrated(file: Path) -> None:
     file.write_text(json.dumps({**values, "schema": 1}), encoding="utf-8")
 
     assert list(recordfile.read(file)) == [FULL]
+
+
+def test_older_documents_are_migrated(file: Path) -> None:
+    """So are those in a document of ours, and one that another tool has formatted."""
+    text = "".join(recordfile.document([FULL, SKIPPED])).replace('"schema":2', '"schema":1')
+    for written in (text, json.dumps(json.loads(text), indent=4)):
+        file.write_text(written, encoding="utf-8")
+
+        assert list(recordfile.read(file)) == [FULL, SKIPPED]
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        (-3, ": is no JSON: it ends before its records do"),
+        (-400, ": records[1]: is no JSON: Unterminated string"),
+        (40, ": is no JSON"),
+    ],
+)
+def test_a_document_that_is_cut_off(file: Path, cut: int, said: str) -> None:
+    """What is not whole is not taken for the whole."""
+    file.write_text("".join(recordfile.document([FULL, SKIPPED]))[:cut], encoding="utf-8")
+
+    with pytest.raises(HistoryError, match=re.escape(f"{file}{said}")):
+        list(recordfile.read(file))
 
 
 @pytest.mark.parametrize(

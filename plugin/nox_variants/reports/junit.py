@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nox_variants import advice, budgets
+from nox_variants import budgets
+from nox_variants.advice import Remedies
 from nox_variants.record import OUTPUT_KEPT
 from nox_variants.reports.escaping import for_xml
 from nox_variants.results import Outcome
@@ -40,7 +41,8 @@ def document(records: Sequence[Record], *, name: str) -> str:
     for record in records:
         programs.setdefault(record.program, []).append(record)
     root = JUnitXml(for_xml(name))
-    suites = [_suite(program, some, records) for program, some in programs.items()]
+    remedies = Remedies(records)
+    suites = [_suite(program, some, remedies) for program, some in programs.items()]
     root.extend(suites)  # type: ignore[no-untyped-call]
     # Its own statistics have `skipped`, which the schema knows of suites only.
     root.tests = sum(suite.tests for suite in suites)
@@ -59,14 +61,14 @@ def _indented(xml: bytes) -> str:
     return ET.tostring(tree, encoding="unicode")
 
 
-def _suite(program: str, records: Sequence[Record], every: Sequence[Record]) -> TestSuite:
+def _suite(program: str, records: Sequence[Record], remedies: Remedies) -> TestSuite:
     from junitparser import TestSuite  # noqa: PLC0415
 
     suite = TestSuite(for_xml(program))
     for record in records:
         for what, value in _properties(record):
             suite.add_property(for_xml(f"{record.variant}.{what}"), for_xml(value))
-    suite.add_testcases([_case(record, every) for record in records])
+    suite.add_testcases([_case(record, remedies) for record in records])
     return suite
 
 
@@ -88,11 +90,11 @@ def _image(image: ImageUsed) -> str:
     return f"{image.name} {image.digest}{stand_in}"
 
 
-def _case(record: Record, every: Sequence[Record]) -> TestCase:
+def _case(record: Record, remedies: Remedies) -> TestCase:
     from junitparser import TestCase  # noqa: PLC0415
 
     case = TestCase(for_xml(record.variant), _class(record), _spent(record))
-    if result := _result(record, every):
+    if result := _result(record, remedies):
         case.append(result)  # type: ignore[no-untyped-call]
     if record.smoke and record.smoke.stdout:
         case.system_out = _bounded(record.smoke.stdout)
@@ -118,7 +120,7 @@ def _class(record: Record) -> str:
     return for_xml(".".join(part.replace(".", "_") for part in parts))
 
 
-def _result(record: Record, every: Sequence[Record]) -> FinalResult | None:
+def _result(record: Record, remedies: Remedies) -> FinalResult | None:
     """Return what a case has that did not simply pass.
 
     What fails as expected is skipped, as pytest does it: JUnit has no word for it.
@@ -126,7 +128,7 @@ def _result(record: Record, every: Sequence[Record]) -> FinalResult | None:
     from junitparser import Skipped  # noqa: PLC0415
 
     if record.outcome.bad:
-        return _bad(record, every)
+        return _bad(record, remedies)
     if record.outcome is Outcome.XFAILED:
         cause = f": {record.cause}" if record.cause else ""
         return Skipped(for_xml(f"expected to fail{cause}"), "xfailed")
@@ -135,13 +137,13 @@ def _result(record: Record, every: Sequence[Record]) -> FinalResult | None:
     return None
 
 
-def _bad(record: Record, every: Sequence[Record]) -> FinalResult:
+def _bad(record: Record, remedies: Remedies) -> FinalResult:
     from junitparser import Error, Failure  # noqa: PLC0415
 
     kind = Error if record.outcome is Outcome.ERROR else Failure
     result = kind(_message(record), record.cause or record.outcome)
     # GitLab shows the text and not the message.
-    result.text = for_xml("\n".join(filter(None, _details(record, every))))
+    result.text = for_xml("\n".join(filter(None, _details(record, remedies))))
     return result
 
 
@@ -149,14 +151,14 @@ def _message(record: Record) -> str:
     return for_xml(record.reason or record.explanation or record.outcome)
 
 
-def _details(record: Record, every: Sequence[Record]) -> Iterator[str]:
+def _details(record: Record, remedies: Remedies) -> Iterator[str]:
     """Yield all that is known of why it is bad, and what works instead."""
     yield _message(record)
     if record.explanation not in record.reason:
         yield record.explanation
     if record.contradiction:
         yield f"Defect of nox-variants: {record.contradiction}"
-    for remedy in advice.remedies(record, every):
+    for remedy in remedies.of(record.variant):
         yield f"Instead: {remedy}"
 
 

@@ -74,10 +74,10 @@ def _broken(records: Sequence[Record]) -> Iterator[str]:
         if record.outcome.bad:
             what = (record.outcome, record.cause or "", _why(record))
             found.setdefault(what, []).append(record.variant)
+    remedies = advice.Remedies(records)
     for (outcome, cause, why), names in found.items():
         head = f"- **{outcome}** {gfm.named(names)}" + (f" ({cause})" if cause else "")
-        instead = advice.remedies_of(names, records)
-        nested = (f"  - instead: {gfm.brief(remedy)}" for remedy in instead)
+        nested = (f"  - instead: {gfm.brief(remedy)}" for remedy in remedies.of(*names))
         yield "\n".join([f"{colon(head)}{gfm.brief(why)}" if why else head, *nested])
 
 
