@@ -120,7 +120,7 @@ def _run(
         selected = matrix.select(variants, only=parsed.only, skip=parsed.skip)
         records = invocation.run(settings, selected, parsed, stream=sys.stdout, environ=os.environ)
     except VariantsError as error:
-        session.error(str(error))
+        session.error(str(error).removesuffix("."))  # Nox ends its sentence itself
     if any(record.outcome.bad for record in records):
         session.error(table.summary([record for record in records if record.outcome.bad]))
     if len(records) == 1 and (image := records[0].image) is not None:

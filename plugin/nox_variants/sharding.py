@@ -206,19 +206,19 @@ def part(plans: Sequence[Plan], shard: Shard) -> Part:
     return Part(index=shard.index, count=shard.count, variants=len(plans), matrix=digest)
 
 
-def check(parts: Mapping[str, Part | None], records: int) -> None:
+def check(parts: Sequence[tuple[str, Part | None]], records: int) -> None:
     """Refuse what is not all of one matrix, each shard once.
 
     Args:
-        parts: Of each file, by its name; None for one that is no shard.
+        parts: Name and shard of each file; None for one that is no shard.
         records: How many variants they have in all.
 
     Raises:
         UsageError: A shard is missing, is there twice, or is of another matrix.
     """
     found: dict[int, str] = {}
-    first_name, first = next((name, each) for name, each in parts.items() if each)
-    for name, each in parts.items():
+    first_name, first = next((name, each) for name, each in parts if each)
+    for name, each in parts:
         if each is None:
             raise UsageError(f"{name}: is no shard, and {first_name} is", hint="Merge it alone.")
         if (each.count, each.variants, each.matrix) != (first.count, first.variants, first.matrix):

@@ -131,16 +131,23 @@ OTHER = Part(index=2, count=2, variants=3, matrix="abc")
 @pytest.mark.parametrize(
     ("parts", "records", "words"),
     [
-        ({"a": PART}, 3, "shard is missing: 2/2"),
-        ({"a": Part(index=2, count=4, variants=3, matrix="abc")}, 3, "missing: 1/4, 3/4, 4/4"),
-        ({"a": PART, "b": PART}, 3, "b: shard 1/2 is a, too"),
-        ({"a": PART, "b": None}, 3, "b: is no shard, and a is"),
-        ({"a": PART, "b": Part(index=2, count=2, variants=3, matrix="x")}, 3, "another matrix"),
-        ({"a": PART, "b": Part(index=2, count=3, variants=3, matrix="abc")}, 3, "another matrix"),
-        ({"a": PART, "b": OTHER}, 2, "the shards have 2 of 3 variants"),
+        ([("a", PART)], 3, "shard is missing: 2/2"),
+        ([("a", Part(index=2, count=4, variants=3, matrix="abc"))], 3, "missing: 1/4, 3/4, 4/4"),
+        ([("a", PART), ("b", PART)], 3, "b: shard 1/2 is a, too"),
+        ([("a", PART), ("a", PART), ("b", OTHER)], 3, "a: shard 1/2 is a, too"),
+        ([("a", PART), ("b", None)], 3, "b: is no shard, and a is"),
+        ([("a", PART), ("b", Part(index=2, count=2, variants=3, matrix="x"))], 3, "another matrix"),
+        (
+            [("a", PART), ("b", Part(index=2, count=3, variants=3, matrix="abc"))],
+            3,
+            "another matrix",
+        ),
+        ([("a", PART), ("b", OTHER)], 2, "the shards have 2 of 3 variants"),
     ],
 )
-def test_not_all_of_one_matrix(parts: dict[str, Part | None], records: int, words: str) -> None:
+def test_not_all_of_one_matrix(
+    parts: list[tuple[str, Part | None]], records: int, words: str
+) -> None:
     """What is missing, twice, or of something else is refused by name."""
     with pytest.raises(UsageError, match=re.escape(words)):
         sharding.check(parts, records)
@@ -148,4 +155,4 @@ def test_not_all_of_one_matrix(parts: dict[str, Part | None], records: int, word
 
 def test_all_of_one_matrix() -> None:
     """All shards, once each."""
-    sharding.check({"b": OTHER, "a": PART}, 3)
+    sharding.check([("b", OTHER), ("a", PART)], 3)

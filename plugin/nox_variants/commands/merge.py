@@ -117,8 +117,8 @@ def whole(inputs: Sequence[Input]) -> tuple[Record, ...]:
         UsageError: They are not all shards of one matrix, each once.
     """
     records = [record for each in inputs for record in each.records]
-    names = {each.name: each.part for each in inputs}
-    sharding.check(names, len({record.variant for record in records}))
+    parts = [(each.name, each.part) for each in inputs]
+    sharding.check(parts, len({record.variant for record in records}))
     run_id = min((record.run_id for record in records), default="")
     return tuple(replace(record, run_id=run_id) for record in records)
 
