@@ -30,6 +30,7 @@ _OCI = "org.opencontainers.image."
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII
 )  # RFC 3339
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
 _PATH = r"(?P<path>[\w.+%-][\w./~+%-]*)"
 _HOST = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])"
@@ -52,15 +53,18 @@ def target(to: str, variant: Variant) -> Reference:
     Raises:
         UsageError: That is no name.
     """
+    if "@" in to:  # what stands before it may be a password
+        raise UsageError(
+            "--to: has a digest or a login in it",
+            hint="Digests are made of images, and logins are docker's: leave it out.",
+        )
     said = f"--to {short(to)}"
     if "://" in to:
         raise UsageError(
             f"{said}: is an address", hint="Leave out what comes before the host's name."
         )
-    if "@" in to or ":" in "".join(to.partition("/")[1:]):
-        raise UsageError(
-            f"{said}: has a tag or a digest", hint="Tags are made of the variants: leave it out."
-        )
+    if ":" in to.partition("/")[2]:
+        raise UsageError(f"{said}: has a tag", hint="Tags are made of the variants: leave it out.")
     try:
         found = parse_reference(f"{to}/{variant.program}:{names.image_tag(variant)}")
     except ImageError as error:
@@ -78,9 +82,10 @@ def target(to: str, variant: Variant) -> Reference:
 def left_out(record: Record | None) -> str:
     """Return why a variant cannot be published: it did not pass; empty where it did."""
     if record is None:
-        return "it has no record in this run"
+        return "it is not in this run: nox -s matrix runs all, --run ID names another run"
     if record.outcome is Outcome.PASSED and record.image:
-        return ""
+        known = any(image.role is Role.RUN for image in record.images)
+        return "" if known else "its record does not say what it ran on"
     return visible(": ".join(filter(None, (record.outcome, record.reason or record.explanation))))
 
 
@@ -113,11 +118,12 @@ def manifest_annotations(record: Record, *, source: str, made: str) -> Pairs:
     run = run_image(record)
     base = parse_reference(run.pinned) if run.pinned else None
     tag = f":{base.tag}" if base and base.tag else ""
+    revision = record.git_commit or ""
     said = (
         (f"{_OCI}created", made),
         (f"{_OCI}title", record.program),
         (f"{_OCI}source", source),
-        (f"{_OCI}revision", record.git_commit or ""),
+        (f"{_OCI}revision", revision if _COMMIT.fullmatch(revision) else ""),
         (f"{_OCI}base.name", f"{base.registry}/{base.repository}{tag}" if base else ""),
         (f"{_OCI}base.digest", base.digest if base else ""),
         (VARIANT, record.variant),

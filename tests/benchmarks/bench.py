@@ -312,6 +312,37 @@ def measure_scale(work: Path, home: Path) -> None:
     )
 
 
+def measure_growth(work: Path, home: Path) -> None:
+    """From 16 to 10,000 variants, 4 compiles for 16 of them: what docs/scaling.md has."""
+    for programs in (1, 6, 63, 625):
+        ours = Ours(work / f"growth{programs}", home)
+        write_project(ours.folder, programs)
+        ours.matrix()  # images are prepared
+        ours.forget_builds()
+        run = functools.partial(ours.run, "-s", "matrix", "--", "--json", "records.json")
+        cold = seconds(run)
+        builds = {
+            (each["program"], each["build_image"], each["link"]): each["seconds"]["build"]
+            for each in ours.records()
+        }
+        history = (ours.folder / ".variants" / "history.sqlite").stat().st_size / 1e6
+        store = sum(
+            path.lstat().st_size
+            for kind in ("builds", "sources", "layers")
+            for path in (home / kind).rglob("*")
+        )
+        warm = seconds(ours.matrix)
+        listing = seconds(functools.partial(ours.run, "-l"))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(
+            f"{16 * programs:>6} variants, {len(builds)} compiles: cold {cold:.2f} s (of which"
+            f" compiles {sum(builds.values()):.1f} s one by one), warm {warm:.2f} s, nox -l"
+            f" {listing:.2f} s; history {history:.1f} MB, builds {store / 1e6:.0f} MB, largest"
+            f" process so far {peak:.0f} MiB",
+            flush=True,
+        )
+
+
 def measure_project(work: Path, home: Path) -> None:
     """The project's own matrix: cold against its compiles one by one, and warm."""
     ours = Ours(work / "own", home)
@@ -432,6 +463,7 @@ def main() -> None:
         "pulling": compare_pulling,
         "listing": compare_listing,
         "scale": measure_scale,
+        "growth": measure_growth,
         "project": measure_project,
         "history": measure_history,
         "shards": measure_shards,

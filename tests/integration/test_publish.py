@@ -23,7 +23,7 @@ from nox_variants.engines.outgoing import RunImages
 from nox_variants.images.packing import GZIP
 from nox_variants.images.provider import Images
 from nox_variants.model import Image, ImageSource, LinkMode, Smoke, SourceKind
-from nox_variants.oci.layer import write_tree
+from nox_variants.oci.layer import digest_tree, write_tree
 from nox_variants.results import Outcome
 from nox_variants.sandbox.program import Program, run_program
 from nox_variants.store import Store
@@ -292,6 +292,20 @@ def test_annotations(desk: Desk) -> None:
     }
 
 
+def test_run_image(desk: Desk, roots: dict[str, Path]) -> None:
+    """Of the run image, every engine publishes the same layer."""
+    plan = desk.bench.plan(run="alpine")
+
+    desk.publish((plan,), records(desk.bench.engine, plan))
+
+    digest = desk.manifest(plan)["layers"][0]["digest"]
+    repository = desk.target(plan).repository
+    layer = desk.get(f"http://{desk.address}/v2/{repository}/blobs/{digest}").content
+    assert registries.sha256(layer) == digest
+    expected = digest_tree(roots["alpine"], mtime=0).diff_id
+    assert registries.sha256(gzip.decompress(layer)) == expected
+
+
 def test_only_what_passed(embedded: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     """What fails, fails as expected or was not run is not sent, and it is said why."""
     bench = embedded.bench
@@ -313,6 +327,16 @@ def test_only_what_passed(embedded: Desk, capsys: pytest.CaptureFixture[str]) ->
     assert said[0].startswith("hello-c(alpine,static): left out: failed: ")
     assert said[1].startswith("hello-c(scratch,dynamic): left out: failed: ")
     assert said[2] == "run RUN: 1 published, 2 left out, 0 not published"
+
+
+def test_name_in_a_record(embedded: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where an image lies is known by its variant; no record leads to another place."""
+    plan = embedded.bench.plan()
+    (made,) = records(embedded.bench.engine, plan)
+
+    status, _ = embedded.publish((plan,), (replace(made, program="../../elsewhere"),))
+
+    assert status == 0, capsys.readouterr().err
 
 
 def test_gone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,30 +9,35 @@ import json
 import os
 import random
 import shlex
-import tarfile
 import threading
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import requests
-import zstandard
 
 import registries
 from nox_variants.errors import ImageError, ImageUnavailable, LayoutError
 from nox_variants.images import pushing, transport
 from nox_variants.images.content import Descriptor
-from nox_variants.images.packing import GZIP, Layer, Outgoing, Packer
-from nox_variants.images.pushing import Pusher
-from nox_variants.images.reference import Reference
+from nox_variants.images.packing import GZIP, Layer, Outgoing
 from nox_variants.images.registry import Registries
-from nox_variants.images.shipping import ship
 from nox_variants.images.transient import TransientError
 from nox_variants.model import Digest
-from nox_variants.store import Store
+from pushers import (
+    IMAGE,
+    LARGE,
+    REPOSITORY,
+    SMALL,
+    Client,
+    assert_no_secret,
+    got,
+    image_of,
+    methods,
+    packed,
+    write,
+)
 from registries import PASSWORD, USER, Fault, FaultProxy, Server, TokenServer
 
 if TYPE_CHECKING:
@@ -45,122 +50,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.subprocess
 
 AMD64 = "linux/amd64"
-REPOSITORY = "team/app"
-
-
-def tar(name: str, data: bytes) -> bytes:
-    """Return a layer with one file."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as made:
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        made.addfile(member, io.BytesIO(data))
-    return out.getvalue()
-
-
-def write(data: bytes, out: Any) -> None:
-    """Write a layer in pieces."""
-    for start in range(0, len(data), 100_000):
-        out.write(data[start : start + 100_000])
-
-
-def plain(data: bytes) -> Layer:
-    """Return a layer that is not compressed yet."""
-    digest = Digest(registries.sha256(data))
-    return Layer(diff_id=digest, size=len(data), write=partial(write, data))
-
-
-def packed(data: bytes, form: str) -> Layer:
-    """Return a layer that came compressed."""
-    made = gzip.compress(data, 1) if form == "gzip" else zstandard.compress(data)
-    described = Descriptor(
-        media_type=f"{registries.LAYER}+{form}",
-        digest=Digest(registries.sha256(made)),
-        size=len(made),
-    )
-    diff_id = Digest(registries.sha256(data))
-    return Layer(diff_id=diff_id, size=len(made), write=partial(write, made), packed=described)
-
-
-def image_of(*layers: bytes) -> Outgoing:
-    """Return an image of layers that are not compressed yet."""
-    config = json.dumps(registries.configuration(list(layers))).encode()
-    return Outgoing(config=config, layers=tuple(map(plain, layers)))
-
-
-SMALL, LARGE = tar("small", b"small"), tar("large", random.Random(2).randbytes(700_000))  # noqa: S311  # no secret
-IMAGE = image_of(SMALL, LARGE)
-
-
-@dataclass
-class Client:
-    """A registry as a run has it, and what was said."""
-
-    address: str
-    home: Path
-    environ: Mapping[str, str] = field(default_factory=dict)
-    insecure: bool = True
-    said: list[str] = field(default_factory=list)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.store = Store(self.home)
-        self.packer = Packer(self.store, progress=self.said.append, cancelled=self.cancelled)
-        self.pusher = Pusher(
-            self.address,
-            insecure=self.insecure,
-            environ=self.environ,
-            progress=self.said.append,
-            cancelled=self.cancelled,
-        )
-
-    def close(self) -> None:
-        self.pusher.close()
-        self.store.close()
-
-    def ship(
-        self,
-        image: Outgoing = IMAGE,
-        repository: str = REPOSITORY,
-        tag: str = "1",
-        annotations: tuple[tuple[str, str], ...] = (),
-    ) -> Digest:
-        target = Reference(registry=self.address, repository=repository, tag=tag, digest="")
-        return ship(self.pusher, self.packer, image, target, annotations)
-
-    def blob(self, data: bytes, repository: str = REPOSITORY) -> None:
-        digest = Digest(registries.sha256(data))
-        described = Descriptor(media_type=GZIP, digest=digest, size=len(data))
-        self.pusher.blob("it", repository, described, lambda: io.BytesIO(data))
-
-    def refused(self, kind: type[Exception] = ImageError, **changes: Any) -> str:
-        with pytest.raises(kind) as caught:
-            self.ship(**changes)
-        text = str(caught.value)
-        assert text.startswith(f"{self.address}/{REPOSITORY}:1: ")
-        assert_no_secret(text, *self.said)
-        return text
-
-
-def assert_no_secret(*texts: str) -> None:
-    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    for text in texts:
-        assert PASSWORD not in text
-        assert login not in text
-
-
-def got(address: str, path: str) -> requests.Response:
-    """Ask a registry directly."""
-    with requests.Session() as session:
-        session.trust_env = False
-        headers = {"Accept": registries.MANIFEST}
-        return session.get(f"http://{address}/v2/{path}", headers=headers, timeout=60)
-
-
-def methods(proxy: Server, part: str = "") -> list[str]:
-    """Return the methods of what was asked, in order."""
-    with proxy.lock:
-        return [each.method for each in proxy.requests if part in each.path]
 
 
 @pytest.fixture(autouse=True)
@@ -403,7 +292,7 @@ def test_broken_in_the_middle(client: Client, address: str) -> None:
         (Fault(what="drop", path="digest=sha256"), "the connection broke"),
         (
             Fault(what="answer", path="digest=sha256", status=404),
-            "it does not know the upload that it had begun",
+            "it does not go on with the upload that it had begun",
         ),
         (Fault(what="answer", path="digest=sha256", status=500), "it failed with 500"),
         (
@@ -439,7 +328,7 @@ def test_no_tag_of_half_an_image(
 
 REFUSALS = {
     400: ("does not take it: no reason", ""),
-    401: ("wants a login, or another one: no reason", "docker login"),
+    401: ("wants a login, or another one: no reason", "say so of an account that may not."),
     403: ("does not allow it: no reason", "push to it?"),
     404: ("has no such repository: no reason", "Make it there, or correct --to"),
     405: ("takes nothing: no reason", "Is it a mirror or a cache?"),
@@ -507,6 +396,17 @@ def test_no_tls(address: str, tmp_path: Path) -> None:
         text = client.refused()
 
     assert text.endswith("does not speak TLS. Give --insecure for plain HTTP.")
+
+
+def test_tls(certificate: Certificate, tmp_path: Path) -> None:
+    """A registry that wants TLS does not understand plain HTTP, and it is said how it would."""
+    with (
+        registries.registry(tmp_path / "registry", tls=certificate) as address,
+        closing(Client(address, tmp_path / "store")) as client,
+    ):
+        text = client.refused()
+
+    assert text.endswith("does not take it. Does it speak TLS? Then leave out --insecure.")
 
 
 def test_cancelled(client: Client, proxy: FaultProxy) -> None:
@@ -592,6 +492,37 @@ def test_credentials_stay(tmp_path: Path, kind: str) -> None:
     query = parse_qs(urlsplit(request.path).query)
     assert query["signed"] == ["yes"]
     assert ("digest" in query) == (kind == "location")
+
+
+class Curious(Server):
+    """Wants to know who sends it something."""
+
+    def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
+        """Ask for a login."""
+        del request
+        registries.send(handler, 401, {"WWW-Authenticate": 'Basic realm="tests"'}, b"{}")
+
+
+@pytest.mark.parametrize("kind", ["location", "redirect"])
+def test_no_one_else_gets_a_login(tmp_path: Path, kind: str) -> None:
+    """Another host that wants a login is told nothing, and it is no answer of the registry."""
+    folder = tmp_path / "registry"
+    with (
+        registries.registry(folder, htpasswd=registries.HTPASSWD) as address,
+        Curious() as curious,
+        FaultProxy(address) as proxy,
+        closing(
+            Client(proxy.address, tmp_path / "store", login(tmp_path, proxy.address))
+        ) as client,
+    ):
+        place = {"Location": f"{curious.url}/there"}
+        path, status = ("/uploads/", 202) if kind == "location" else ("digest=", 307)
+        proxy.faults.append(Fault(what="answer", path=path, status=status, headers=place))
+        with pytest.raises(ImageError, match="wants a login, or another one"):
+            client.blob(SMALL)
+
+        (request,) = curious.requests
+    assert "authorization" not in request.headers
 
 
 @pytest.mark.parametrize("location", ["http://127.0.0.1:1/there", "file:///etc/passwd", ""])

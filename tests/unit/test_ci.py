@@ -142,7 +142,16 @@ def test_mistakes(
 
 def test_written_to_a_file(capsys: pytest.CaptureFixture[str], project: Path) -> None:
     """It says by which command it was made."""
-    assert written(capsys, "--provider", "gitlab", "--output", ".gitlab-ci.yml") == ""
+    assert written(capsys, "--output", ".github/workflows/variants.yml") == ""
 
-    first = (project / ".gitlab-ci.yml").read_text("utf-8").splitlines()[0]
-    assert first == "# Made by: nox-variants ci --provider gitlab --output .gitlab-ci.yml"
+    first = (project / ".github/workflows/variants.yml").read_text("utf-8").splitlines()[0]
+    expected = "nox-variants ci --provider github --output .github/workflows/variants.yml"
+    assert first == f"# Made by: {expected}"
+
+
+def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    """A file where a folder has to be is a sentence."""
+    (project / ".github").write_text("", encoding="utf-8")
+
+    assert cli.main(["ci", "--output", ".github/workflows/variants.yml"]) == 2
+    assert "--output .github/workflows/variants.yml: cannot be written" in capsys.readouterr().err

@@ -17,11 +17,12 @@ from nox_variants import publishing
 from nox_variants.cli import main
 from nox_variants.commands import publish
 from nox_variants.commands.publish import Publication, Registry, Wanted
-from nox_variants.errors import ImageError, ImageUnavailable, UsageError
+from nox_variants.errors import HistoryError, ImageError, ImageUnavailable, UsageError
 from nox_variants.history import History
 from nox_variants.images.packing import Outgoing
 from nox_variants.images.shipping import shown
 from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
+from nox_variants.names import image_tag
 from nox_variants.publishing import source_url
 from nox_variants.record import ImageUsed
 from nox_variants.reports import factview, pageview
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox_variants.images.reference import Reference
+    from nox_variants.model import Variant
     from nox_variants.record import Record
 
 STATIC = variant("scratch", LinkMode.STATIC)
@@ -99,8 +101,7 @@ def test_tag_of_a_target() -> None:
     ("to", "words"),
     [
         ("https://ghcr.io/me", "is an address. Leave out"),
-        ("ghcr.io/me/demo:1", "has a tag or a digest. Tags are made"),
-        (f"ghcr.io/me/demo@{DIGEST}", "has a tag or a digest"),
+        ("ghcr.io/me/demo:1", "has a tag. Tags are made"),
         ("ghcr.io/Me", "which has to be lower-case. It has to be like ghcr.io/me/demo"),
         ("ghcr.io/me/", "repository 'me//hello-c'"),
         ("", "repository '/hello-c'"),
@@ -120,6 +121,17 @@ def test_no_target(to: str, words: str) -> None:
         publishing.target(to, STATIC)
     assert str(caught.value).startswith("--to ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "to", [f"ghcr.io/me/demo@{DIGEST}", "me:secret@ghcr.io/me", "https://me:secret@ghcr.io/me"]
+)
+def test_nothing_secret_is_repeated(to: str) -> None:
+    """What may hold a password is refused without saying it again."""
+    with pytest.raises(UsageError) as caught:
+        publishing.target(to, STATIC)
+    assert str(caught.value).startswith("--to: has a digest or a login in it. Digests are made")
+    assert "secret" not in str(caught.value)
 
 
 # What is left out
@@ -143,7 +155,10 @@ def test_left_out() -> None:
         explanation="printed\n\x1b[31mred",
     )
 
-    assert publishing.left_out(None) == "it has no record in this run"
+    assert publishing.left_out(None).startswith("it is not in this run: nox -s matrix runs all")
+    assert publishing.left_out(replace(PASSED, images=())) == (
+        "its record does not say what it ran on"
+    )
     assert publishing.left_out(replace(PASSED, image=None)) == "passed"
     assert publishing.left_out(xfailed) == "xfailed: printed \\x1b[31mred"
 
@@ -199,6 +214,13 @@ def test_annotations_that_are_left_out() -> None:
         "io.github.nox-variants.variant": "hello-c(scratch,static)",
         "io.github.nox-variants.stand-in": "alpine",
     }
+
+
+@pytest.mark.parametrize("commit", ["main", "a" * 39, "0" * 40 + "\n", "A" * 40])
+def test_no_revision(commit: str) -> None:
+    """What is no commit, in a record of elsewhere, is not said to be one."""
+    assert "revision" not in said_of(replace(PASSED, git_commit=commit))
+    assert "revision" in said_of(replace(PASSED, git_commit="a" * 64))
 
 
 def test_base_that_was_pulled_by_digest() -> None:
@@ -346,16 +368,16 @@ class Shop:
     pushed: list[str] = field(default_factory=list)
     kept: list[Record] = field(default_factory=list)
 
-    def check(self, record: Record, tag: str) -> None:
+    def check(self, record: Record, variant: Variant) -> None:
         """Look whether an image is here."""
-        del record
-        if tag in self.gone:
+        assert record.variant == variant.id
+        if image_tag(variant) in self.gone:
             raise ImageUnavailable("its image is gone", hint="Run it again.")
 
-    def taken(self, record: Record, tag: str) -> AbstractContextManager[Outgoing]:
+    def taken(self, record: Record, variant: Variant) -> AbstractContextManager[Outgoing]:
         """Take an image out."""
-        self.check(record, tag)
-        self.taken_out.append(tag)
+        self.check(record, variant)
+        self.taken_out.append(image_tag(variant))
         return nullcontext(Outgoing(config=b"{}", layers=()))
 
     def push(self, image: Outgoing, target: Reference, record: Record) -> Digest:
@@ -420,7 +442,7 @@ def test_what_did_not_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert shop.taken_out == shop.pushed == ["gcc-static.scratch"]
     assert capsys.readouterr().err.splitlines() == [
         "hello-c(alpine,static): left out: failed: it did not work",
-        "hello-c(busybox:glibc,dynamic): left out: it has no record in this run",
+        f"hello-c(busybox:glibc,dynamic): left out: {publishing.left_out(None)}",
         "run RUN: 1 published, 2 left out, 0 not published",
     ]
 
@@ -474,6 +496,24 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hello-c(alpine,static): not published: its image is gone. Run it again." in err
     assert "2 would be published" in err
     assert (shop.taken_out, shop.pushed, shop.kept) == ([], [], [])
+
+
+def test_not_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is in the registry is published, also where the history does not take it."""
+
+    def full(_: Record) -> NoReturn:
+        raise HistoryError("the disk is full")
+
+    publication = Publication(images=Shop(), keep=full, push=Shop().push)
+    target = publishing.target("x.example/a", STATIC)
+
+    assert publication.run([Wanted(STATIC, GOOD[0], target)], "RUN") == 0
+    out, err = capsys.readouterr()
+    assert out == f"hello-c(scratch,static): x.example/a/hello-c:gcc-static.scratch@{DIGEST}\n"
+    assert err.splitlines() == [
+        "hello-c(scratch,static): is published, but the record does not say so: the disk is full",
+        "run RUN: 1 published, 0 left out, 0 not published",
+    ]
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(143)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     settings = commands.settings(args)
     text = emitted(args, settings) if args.emit_matrix else workflow(args, settings)
     if args.output:
+        with suppress(OSError):  # said when the file cannot be written
+            args.output.parent.mkdir(parents=True, exist_ok=True)
         recordfile.write(args.output, text, what="--output")
     else:
         print(text, end="")

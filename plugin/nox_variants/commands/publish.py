@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from nox_variants import commands, names, publishing
+from nox_variants import commands, publishing
 from nox_variants.errors import UsageError, VariantsError
 from nox_variants.images.shipping import ship, shown
 
@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> int:
 class Images(Protocol):
     """Where images come from; see :class:`nox_variants.engines.outgoing.RunImages`."""
 
-    def check(self, record: Record, tag: str) -> None:
+    def check(self, record: Record, variant: Variant) -> None:
         """Look whether an image is here."""
 
-    def taken(self, record: Record, tag: str) -> AbstractContextManager[Outgoing]:
+    def taken(self, record: Record, variant: Variant) -> AbstractContextManager[Outgoing]:
         """Return an image for as long as a block lasts."""
 
 
@@ -168,7 +168,7 @@ class Publication:
         return True
 
     def _publish(self, wanted: Wanted) -> None:
-        record, target, tag = wanted.record, wanted.target, names.image_tag(wanted.variant)
+        record, target, variant = wanted.record, wanted.target, wanted.variant
         if record is None:
             raise TypeError(wanted)
         run_image = publishing.run_image(record)
@@ -178,14 +178,17 @@ class Publication:
                 hint="--stand-ins pushes it all the same, with an annotation that says so.",
             )
         if self.push is None:
-            self.images.check(record, tag)
-            print(f"{wanted.variant.id}: would go to {shown(target)}", flush=True)
+            self.images.check(record, variant)
+            print(f"{variant.id}: would go to {shown(target)}", flush=True)
             return
-        with self.images.taken(record, tag) as image:
+        with self.images.taken(record, variant) as image:
             digest = self.push(image, target, record)
         reference = shown(replace(target, digest=digest))
-        print(f"{wanted.variant.id}: {reference}", flush=True)
-        self.keep(publishing.published(record, reference))
+        print(f"{variant.id}: {reference}", flush=True)
+        try:
+            self.keep(publishing.published(record, reference))
+        except VariantsError as error:
+            _note(f"{variant.id}: is published, but the record does not say so: {error}")
 
 
 class Registry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from nox_variants import names
 from nox_variants.engines import layouts
 from nox_variants.errors import VariantsError
 from nox_variants.results import EngineName, Role
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.images.packing import Outgoing
+    from nox_variants.model import Variant
     from nox_variants.record import ImageMade, Record
     from nox_variants.store import Store
 
@@ -45,27 +47,27 @@ class RunImages:
         self._cancelled = cancelled
         self._daemons: dict[EngineName, Daemon | VariantsError] = {}
 
-    def check(self, record: Record, tag: str) -> None:
+    def check(self, record: Record, variant: Variant) -> None:
         """Look whether a variant's image is here, which for one in a daemon is quickly done.
 
         Args:
             record: The variant's record, which has an image.
-            tag: Its tag, from which its layout has its name.
+            variant: The variant, from which its layout has its name.
 
         Raises:
             VariantsError: It is gone, or another one.
         """
         if (daemon := self._daemon(record)) is None:
-            self._layout(record, tag)
+            self._layout(record, variant)
             return
         from nox_variants.engines.docker import outgoing  # noqa: PLC0415  # what a daemon needs
 
         outgoing.found(daemon, _image(record).config_digest)
 
-    def taken(self, record: Record, tag: str) -> AbstractContextManager[Outgoing]:
+    def taken(self, record: Record, variant: Variant) -> AbstractContextManager[Outgoing]:
         """Return an image for as long as a block lasts; see :meth:`check`."""
         if (daemon := self._daemon(record)) is None:
-            return nullcontext(self._layout(record, tag))
+            return nullcontext(self._layout(record, variant))
         from nox_variants.engines.docker import outgoing  # noqa: PLC0415  # what a daemon needs
 
         return outgoing.outgoing(
@@ -82,11 +84,11 @@ class RunImages:
             if not isinstance(daemon, VariantsError):
                 daemon.client.close()
 
-    def _layout(self, record: Record, tag: str) -> Outgoing:
+    def _layout(self, record: Record, variant: Variant) -> Outgoing:
         base = next(each for each in record.images if each.role is Role.RUN)
         return layouts.outgoing(
             self._store,
-            self._folder / record.program / tag,
+            self._folder / variant.program / names.image_tag(variant),
             _image(record).config_digest,
             layouts.Base(kind=base.source, digest=base.digest),
         )

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from nox_variants.errors import ImageError
+from nox_variants.images.reference import address
 from nox_variants.images.transport import (
     LONGEST_ANSWER,
     PULL,
     PUSH,
+    Sent,
     Transport,
     authorized,
     login_hint,
@@ -29,6 +31,8 @@ from nox_variants.images.transport import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from requests import Response
 
     from nox_variants.model import Pairs
 
@@ -68,6 +72,7 @@ class Login:
     ) -> None:
         self._pushing = pushing
         self._registry = registry
+        self._origin = origin_of(address(registry, insecure=insecure))
         self._insecure = insecure
         self._environ = environ
         self._transport = transport
@@ -76,22 +81,46 @@ class Login:
         """Header and end of its life, by repository: each has a scope of its own."""
         self._found: _Credentials | None = None
 
-    def current(self, repository: str) -> str:
-        """Return the header that is still valid, or nothing."""
-        header, end = self._known.get(repository, ("", 0.0))
-        return header if time.monotonic() < end else ""
-
-    def renewed(self, where: str, repository: str, refused: str, challenge: str) -> str:
-        """Return a header other than the refused one, or nothing where there is none.
+    def ask(
+        self,
+        where: str,
+        repository: str,
+        url: str,
+        headers: Mapping[str, str],
+        sent: Sent | None = None,
+    ) -> Response:
+        """Return an answer, after a login where the registry wants one; no other host gets one.
 
         Args:
             where: The image, for messages.
             repository: The repository that is asked for.
-            refused: The header that did not do.
-            challenge: What the registry wants.
+            url: The address, which may be another host's.
+            headers: What is said besides who asks.
+            sent: What is sent, where it is no plain question.
         """
+        own = origin_of(url) == self._origin
+        header = self._current(repository) if own else ""
+        answer = self._transport.ask(where, url, {**headers, **authorized(header)}, sent=sent)
+        if answer.status_code != 401 or not own or origin_of(answer.url) != self._origin:  # noqa: PLR2004  # Unauthorized
+            return answer
+        with contextlib.ExitStack() as closed:
+            closed.enter_context(contextlib.closing(answer))
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            renewed = self._renewed(where, repository, header, challenge)
+            if not renewed:
+                closed.pop_all()  # it may say why
+                return answer
+        return self._transport.ask(where, url, {**headers, **authorized(renewed)}, sent=sent)
+
+    def _current(self, repository: str) -> str:
+        """Return the header that is still valid, or nothing."""
+        header, end = self._known.get(repository, ("", 0.0))
+        return header if time.monotonic() < end else ""
+
+    def _renewed(self, where: str, repository: str, refused: str, challenge: str) -> str:
+        """Return a header other than the refused one, or nothing where there is none."""
         with self._lock:
-            header = self.current(repository)
+            header = self._current(repository)
             if not header or header == refused:
                 header, life = self._answer(where, repository, challenge)
                 self._transport.secrets.add(header.partition(" ")[2])

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images.credentials import Login
-from nox_variants.images.registry import address
+from nox_variants.images.reference import address
 from nox_variants.images.transient import STATUSES, STATUSES_OF_WHAT_IS_SENT, TransientError, tried
 from nox_variants.images.transport import (
     PUSH,
@@ -23,10 +23,8 @@ from nox_variants.images.transport import (
     Sent,
     Transport,
     UnreachableError,
-    authorized,
     backoff,
     destination,
-    origin_of,
 )
 from nox_variants.oci.digest import sha256_bytes, short
 from nox_variants.oci.image import MANIFEST
@@ -55,7 +53,7 @@ _PIECE = 1 << 16
 _NOTE_EVERY = 2.0
 
 _HEAD, _POST = Sent(method="HEAD"), Sent(method="POST")
-_OK, _CREATED, _ACCEPTED, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 202, 401, 404
+_OK, _CREATED, _ACCEPTED, _BAD, _NOT_FOUND, _RANGE = 200, 201, 202, 400, 404, 416
 
 
 class Pusher:
@@ -88,6 +86,7 @@ class Pusher:
             pushing=True,
         )
         self._base = address(registry, insecure=insecure)
+        self._insecure = insecure
         self._reached = False
         self._unreachable = ""
         self._homes: dict[Digest, list[str]] = {}
@@ -179,8 +178,10 @@ class Pusher:
         sent = Sent(method="PUT", size=blob.size, pieces=lambda: self._pieces(where, blob, file))
         headers = {"Content-Type": "application/octet-stream"}
         with self._asked(where, repository, url, headers, sent) as answer:
-            if answer.status_code == _NOT_FOUND:
-                raise BrokenError("it does not know the upload that it had begun")
+            # Of what a proxy said "not now" to, the registry may have taken a part.
+            lost = {_NOT_FOUND, _BAD, _RANGE} if answer.history else {_NOT_FOUND}
+            if answer.status_code in lost:
+                raise BrokenError("it does not go on with the upload that it had begun")
             if not _taken(answer):
                 raise self._refused(where, answer)
 
@@ -225,15 +226,8 @@ class Pusher:
     def _asked(
         self, where: str, repository: str, url: str, headers: Mapping[str, str], sent: Sent
     ) -> Iterator[Response]:
-        """Yield an answer, after a login where the registry wants one; no other host gets one."""
-        own = origin_of(self._base)
-        header = self._login.current(repository) if origin_of(url) == own else ""
-        answer = self._transport.ask(where, url, {**headers, **authorized(header)}, sent=sent)
-        if answer.status_code == _UNAUTHORIZED and origin_of(answer.url) == origin_of(url) == own:
-            answer.close()
-            challenge = answer.headers.get("WWW-Authenticate", "")
-            renewed = self._login.renewed(where, repository, header, challenge)
-            answer = self._transport.ask(where, url, {**headers, **authorized(renewed)}, sent=sent)
+        """Yield an answer, for as long as the block lasts."""
+        answer = self._login.ask(where, repository, url, headers, sent)
         self._reached = True
         with contextlib.closing(answer):
             yield answer
@@ -287,6 +281,8 @@ class Pusher:
             case _:
                 return self._transport.refusal(where, self._registry, answer, "", PUSH)
         said = self._transport.said(answer)
+        if answer.status_code == _BAD and self._insecure and not said:
+            hint = "Does it speak TLS? Then leave out --insecure."
         text = f"{where}: registry {self._registry} {what}{f': {said}' if said else ''}"
         return ImageError(text, hint=hint)
 

@@ -11,6 +11,7 @@ from nox_variants.oci import digest as digests
 from nox_variants.oci.digest import short
 
 HUB = "docker.io"
+_HUB_HOST = "registry-1.docker.io"
 
 _LONGEST_REPOSITORY = 255
 
@@ -78,6 +79,12 @@ def _problem(registry: str, repository: str, tag: str) -> str:
             ", which has to be lower-case" if repository != repository.lower() else ""
         )
     return "" if _TAG.fullmatch(tag) else f"tag {short(tag)}"
+
+
+def address(registry: str, *, insecure: bool) -> str:
+    """Return where a registry answers (OCI distribution-spec, "Endpoints")."""
+    host = _HUB_HOST if registry == HUB else registry
+    return f"{'http' if insecure else 'https'}://{host}/v2"
 
 
 def is_named_host(name: str) -> bool:

@@ -18,15 +18,13 @@ from urllib.parse import urlsplit
 from nox_variants.errors import ImageError, ImageUnavailable, LayoutError
 from nox_variants.images import content
 from nox_variants.images.credentials import Login
-from nox_variants.images.reference import HUB, Reference, parse_reference
+from nox_variants.images.reference import Reference, address, parse_reference
 from nox_variants.images.transient import LATER, TransientError, tried
 from nox_variants.images.transport import (
     BrokenError,
     Transport,
     UnreachableError,
-    authorized,
     backoff,
-    origin_of,
 )
 from nox_variants.oci import digest as digests
 from nox_variants.oci.digest import sha256_bytes, short
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from requests import Response
 
     from nox_variants.images.content import Blobs, Descriptor, ImageContent
-
-_HUB_HOST = "registry-1.docker.io"
 
 _ATTEMPTS = 5
 """Attempts in a row that gain nothing."""
@@ -117,12 +113,6 @@ class Registries:
                     registry, insecure=insecure, transport=self._transport, login=login
                 )
             return self._sites[key]
-
-
-def address(registry: str, *, insecure: bool) -> str:
-    """Return where a registry answers (OCI distribution-spec, "Endpoints")."""
-    host = _HUB_HOST if registry == HUB else registry
-    return f"{'http' if insecure else 'https'}://{host}/v2"
 
 
 def _image(site: _Site, where: str, named: Reference, platform: str) -> ImageContent:
@@ -224,15 +214,7 @@ class _Site:
             ImageError: The registry refused.
         """
         url = f"{self._base}/{repository}/{path}"
-        authorization = self._login.current(repository)
-        answer = self.transport.ask(where, url, {**headers, **authorized(authorization)})
-        if answer.status_code == 401 and origin_of(answer.url) == origin_of(url):  # noqa: PLR2004
-            refusal = self._refusal(where, path, answer)
-            challenge = answer.headers.get("WWW-Authenticate", "")
-            renewed = self._login.renewed(where, repository, authorization, challenge)
-            if not renewed:
-                raise refusal
-            answer = self.transport.ask(where, url, {**headers, **authorized(renewed)})
+        answer = self._login.ask(where, repository, url, headers)
         if answer.status_code in ({200, 206, 416} if "Range" in headers else {200}):
             return answer
         raise self._refusal(where, path, answer)

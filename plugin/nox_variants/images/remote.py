@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nox_variants.errors import ImageUnavailable
+from nox_variants.images.leaving import until_cancelled
 from nox_variants.images.mirrors import Asking, places
-from nox_variants.images.reference import HUB, parse_reference
+from nox_variants.images.reference import address, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     _Answer = tuple[tuple[Place, ...], ImageContent]
 
-_HUB_HOST = "registry-1.docker.io"
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -79,7 +79,7 @@ class Remote:
             if key not in self._answers:
                 self._answers[key] = self._ask(reference, insecure=insecure)
         left, content = self._answers[key]
-        return content, _Layers(self._asking, self._registries, reference, left)
+        return content, _Layers(self._asking, self._registries, reference, left, self._cancelled)
 
     def _ask(self, reference: str, *, insecure: bool) -> _Answer:
         asked = places(reference, self._mirrors, insecure=insecure)
@@ -87,7 +87,10 @@ class Remote:
         def get(place: Place) -> ImageContent:
             self._check_known(place.reference)
             found = self._registries
-            return found.image(place.reference, self._host, insecure=place.insecure)
+            return until_cancelled(
+                self._cancelled,
+                lambda: found.image(place.reference, self._host, insecure=place.insecure),
+            )
 
         number, content = self._asking.first(reference, asked, get)
         return asked[number:], content
@@ -126,6 +129,7 @@ class _Layers:
     registries: Registries
     reference: str
     places: tuple[Place, ...]
+    cancelled: threading.Event
 
     def fetch(self, layer: Descriptor, file: Path) -> None:
         """Write a layer into a new file, verified: by its digest it is the same everywhere.
@@ -137,7 +141,7 @@ class _Layers:
 
         def get(place: Place) -> None:
             blobs = self.registries.blobs(place.reference, insecure=place.insecure)
-            blobs.fetch(layer, file)
+            until_cancelled(self.cancelled, lambda: blobs.fetch(layer, file))
 
         self.asking.first(self.reference, self.places, get)
 
@@ -145,7 +149,7 @@ class _Layers:
 def _leads_nowhere(registry: str, environ: Mapping[str, str]) -> bool:
     if any(environ.get(name) or environ.get(name.lower()) for name in _PROXIES):
         return False
-    host = urlsplit(f"//{_HUB_HOST if registry == HUB else registry}").hostname
+    host = urlsplit(address(registry, insecure=False)).hostname
     try:
         socket.getaddrinfo(host, None)
     except socket.gaierror:

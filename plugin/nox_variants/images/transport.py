@@ -22,6 +22,7 @@ from nox_variants.images import proxies
 from nox_variants.images.reference import HUB, is_host
 from nox_variants.images.transient import (
     LATER,
+    LOOK,
     STATUSES,
     STATUSES_OF_WHAT_IS_SENT,
     TransientError,
@@ -50,7 +51,7 @@ _COMMIT = 300.0
 TRIES = 4
 """Requests in a row that are answered "not now"."""
 
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Seconds that one request waits in all; a registry that wants longer is not waited for."""
 
 _FIRST_PAUSE = 0.2
@@ -151,10 +152,10 @@ class Transport:
 
         Those before it are its history.
         """
-        budget = _PATIENCE
+        budget = PATIENCE
         earlier: list[Response] = []
         while True:
-            answer = self._follow(where, url, headers, form or sent)
+            answer = self.once(where, url, headers, form or sent)
             answer.history = earlier[:]
             if answer.status_code not in _not_now(sent):
                 return answer
@@ -234,12 +235,13 @@ class Transport:
         match answer.status_code:
             case 401:
                 what = f"registry {registry} wants a login, or another one"
-                hint = f"{login}, and again. A registry may say so of images it does not have."
+                whom = "an account that may not" if doing == PUSH else "images it does not have"
+                hint = f"{login}, and again. A registry may say so of {whom}."
             case 403:
                 what = f"registry {registry} does not allow it"
-                hint = f"Is the reference right? May the account of {login} {doing}?"
+                hint = f"{LOOK} May the account of {login} {doing}?"
             case 404:
-                what, hint = missing, "Is the reference right?"
+                what, hint = missing, LOOK
             case 429:
                 what = f"registry {registry}: rate limit"
                 hint = f"Log in ({login}), or wait: that is a limit."
@@ -248,7 +250,7 @@ class Transport:
                 hint = LATER
             case status:
                 what = f"registry {registry} answered {status}"
-                hint = LATER if status in STATUSES else "Is the reference right?"
+                hint = LATER if status in STATUSES else LOOK
         said = self.said(answer)
         kind = TransientError if answer.status_code in STATUSES else ImageError
         return kind(
@@ -268,14 +270,21 @@ class Transport:
             text = text.replace(secret, "***")
         return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:200]
 
-    def _follow(
+    def once(
         self,
         where: str,
         url: str,
         headers: Mapping[str, str],
         body: Mapping[str, str] | Sent | None,
     ) -> Response:
-        """Return the answer behind redirects; only the first host is told who asks."""
+        """Return the first answer, behind redirects; only the first host is told who asks.
+
+        Args:
+            where: The image.
+            url: The address.
+            headers: What is said besides.
+            body: What is sent.
+        """
         first = origin_of(url)
         foreign = {name: value for name, value in headers.items() if name != "Authorization"}
         for _ in range(_REDIRECTS + 1):
@@ -404,14 +413,15 @@ def _tls_error(where: str, host: str, error: BaseException) -> Exception:
     if isinstance(found, ssl.SSLCertVerificationError):
         return ImageError(
             f"{where}: the certificate of {host} is not trusted: {found.verify_message}",
-            hint="An authority of your own belongs into SSL_CERT_FILE or "
+            hint="An authority of your own belongs into REQUESTS_CA_BUNDLE, else SSL_CERT_FILE, or "
             f"{_CERTIFICATES}/{host}/ca.crt.",
         )
     reason = (isinstance(found, ssl.SSLError) and found.reason) or "no reason given"
     if reason in _NO_TLS:
         return NoTlsError(
             f"{where}: {host} does not speak TLS",
-            hint="A registry without TLS is asked only where the image is marked insecure.",
+            hint="A registry without TLS is asked only where the image is marked insecure, or the"
+            " mirror: insecure: true.",
         )
     return ImageError(f"{where}: TLS with {host}: {reason.replace('_', ' ').lower()}")
 
