@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import hashlib
 import http.client
 import itertools
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -15,6 +17,7 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -299,9 +302,11 @@ class Server:
     Args:
         tls: Its certificate; without one it speaks plain HTTP.
         port: Where it listens; 0 for where nobody does.
+        beside: A process on whose loopback it listens; 0 for the tests' own. What it asks itself,
+            it asks from here.
     """
 
-    def __init__(self, *, tls: Certificate | None = None, port: int = 0) -> None:
+    def __init__(self, *, tls: Certificate | None = None, port: int = 0, beside: int = 0) -> None:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -327,7 +332,9 @@ class Server:
         self.lock = threading.Lock()
         self.requests: list[Request] = []
         self.ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        with ThreadPoolExecutor(1, initializer=_enter_network, initargs=(beside,)) as thread:
+            listening = thread.submit(ThreadingHTTPServer, ("127.0.0.1", port), Handler)
+        self._server = listening.result()
         self._server.daemon_threads = True
         self._scheme = "https" if tls else "http"
         if tls:
@@ -369,6 +376,18 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _enter_network(process: int) -> None:
+    """Enter the network of a process: this thread's sockets are then made there (setns(2))."""
+    if process:
+        network = os.open(f"/proc/{process}/ns/net", os.O_RDONLY)
+        try:
+            kind = 0x40000000  # CLONE_NEWNET; Python has os.setns from 3.12 on
+            if ctypes.CDLL(None, use_errno=True).setns(network, kind):
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(network)
 
 
 def send(
@@ -515,14 +534,20 @@ class FaultProxy(Server):
         faults: What goes wrong, the first that fits.
         tls: Its certificate; the registry itself speaks plain HTTP.
         port: Where it listens; 0 for where nobody does.
+        beside: A process on whose loopback it listens; 0 for the tests' own.
     """
 
     def __init__(
-        self, upstream: str, *faults: Fault, tls: Certificate | None = None, port: int = 0
+        self,
+        upstream: str,
+        *faults: Fault,
+        tls: Certificate | None = None,
+        port: int = 0,
+        beside: int = 0,
     ) -> None:
         self._upstream = upstream
         self.faults = list(faults)
-        super().__init__(tls=tls, port=port)
+        super().__init__(tls=tls, port=port, beside=beside)
 
     def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
         """Pass a request on, but for its fault."""

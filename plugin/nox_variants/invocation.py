@@ -261,6 +261,7 @@ def choose_engine(
         progress=progress,
         cancelled=cancelled,
         mirrors=settings.mirrors,
+        environ=environ,
     )
 
     def images(locked: Locked | None) -> Images:

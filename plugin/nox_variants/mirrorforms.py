@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
 _HUBS = frozenset(
-    {f"index.{HUB}", f"registry-1.{HUB}", "hub.docker.com", "registry.hub.docker.com"}
+    {"docker.com", "hub.docker.com", "registry.hub.docker.com", f"hub.{HUB}"}
+    | {f"index.{HUB}", f"registry-1.{HUB}"}
 )
 """Hosts of Docker Hub that no image is named after."""
 

@@ -326,9 +326,7 @@ def pulling(
     service: Service = request.getfixturevalue(f"{WAYS[way]}_service")
     settings = service.folder / ".config/containers/registries.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(
-        '[[registry]]\nlocation = "127.0.0.1:5000"\ninsecure = true\n', encoding="utf-8"
-    )
+    settings.write_text('[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n', encoding="utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "registry").symlink_to("data")
     with registries.registry(tmp_path) as ours, daemons.registry(service, tmp_path) as address:

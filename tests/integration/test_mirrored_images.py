@@ -7,6 +7,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,7 @@ from nox_variants.oci.layer import write_tree
 from nox_variants.store import Store
 from projects import NOXFILE, Project
 from registries import PASSWORD, USER, Fault, FaultProxy
+from sandboxed import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -497,3 +501,26 @@ def test_run_with_a_mirror(
     assert images["base"]["pinned"] == images["gcc"]["pinned"]
     assert len(both.mirror.paths("/manifests/")) == 1
     assert both.own.requests == []
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("what", ["silent", "stall"])
+def test_interrupted_run(project: Project, both: Registries, what: str) -> None:
+    """Ctrl-C ends a run whose registry never answers, or stops in the middle of it."""
+    both.mirror.faults = [Fault(what=what, path="", after=3, times=-1)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nox", "-s", "matrix", "--", "--images", "registry"],
+        cwd=project.folder,
+        env=project.environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: bool(both.mirror.requests), "a question")
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=15)  # a registry is waited for twice as long
+        assert both.own.requests == []
+    finally:
+        process.kill()
+        process.wait()

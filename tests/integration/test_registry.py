@@ -808,7 +808,7 @@ def test_waits_are_told_and_bounded(
     address: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait is as long as the registry wants, and told; one that is too long is not begun."""
-    monkeypatch.setattr(transport, "_PATIENCE", 0.02)
+    monkeypatch.setattr(transport, "PATIENCE", 0.02)
     busy = Fault(what="answer", path="", status=429, headers={"Retry-After": "3600"}, times=-1)
     with FaultProxy(address, busy) as proxy:
         text = client.refused(f"{proxy.address}/team/base:1")

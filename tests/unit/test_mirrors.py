@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images.mirrors import Asking, Place, places
 from nox_variants.images.reference import parse_reference
-from nox_variants.images.transient import TransientError
+from nox_variants.images.transient import LOOK, TransientError
 from nox_variants.model import Mirror
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Registries:
 
 
 def missing(reference: str, about: str = "") -> ImageError:
-    return ImageError(f"{about}{reference}: there is no such image or tag", hint="Is it right?")
+    return ImageError(f"{about}{reference}: there is no such image or tag", hint=LOOK)
 
 
 AT_HUB, AT_PLAIN = "mirror.example.com/hub/library/a:1", "10.0.0.7:5000/library/a:1"
@@ -185,15 +185,19 @@ def test_next_one_is_asked() -> None:
 
 
 def test_said_once() -> None:
-    """What a mirror lacks is said once, however often it is asked for; of each image."""
+    """What a mirror answers is said once, of the first image; another answer is said, too."""
     other = AT_HUB.replace("/a:", "/b:")
+    login = ImageError(f"base: {AT_HUB}: registry mirror.example.com wants a login", hint="Do.")
     registries = Registries({each: missing(each) for each in (AT_HUB, other)})
     for reference in ("a:1", "a:1", "b:1"):
         registries.first(reference)
+    registries.failures = {AT_HUB: login}
+    registries.first("a:1")
 
-    assert registries.asked.count(AT_HUB) == 2
+    assert registries.asked.count(AT_HUB) == 3
     assert registries.said == [
-        f"base: mirror {each}: there is no such image or tag" for each in (AT_HUB, other)
+        f"base: mirror {AT_HUB}: there is no such image or tag",
+        f"base: mirror {AT_HUB}: registry mirror.example.com wants a login. Do.",
     ]
 
 

@@ -271,4 +271,4 @@ def test_no_credentials(tmp_path: Path, text: str | None) -> None:
 
 def test_pauses() -> None:
     """Pauses double, up to a bound."""
-    assert [transport.backoff(each) for each in (1, 2, 3, 9)] == [0.2, 0.4, 0.8, 5.0]
+    assert [transport.backoff(each) for each in (1, 2, 3, 9)] == [1.0, 2.0, 4.0, 5.0]

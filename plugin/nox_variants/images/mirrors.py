@@ -5,13 +5,14 @@ An image keeps its own name, whoever gives it.
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images.reference import Reference, parse_reference
-from nox_variants.images.transient import TransientError
+from nox_variants.images.transient import LOOK, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     _Failure = ImageError | ImageUnavailable
 
 _T = TypeVar("_T")
+
+_DIGEST = re.compile("sha256:[0-9a-f]+")
 
 EVERY = "*"
 """What stands for every registry that has no mirrors of its own."""
@@ -102,7 +105,7 @@ class Asking:
         self._cancelled = cancelled
         self._lock = threading.Lock()
         self._failed: set[str] = set()
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
 
     def first(
         self, about: str, asked: Sequence[Place], get: Callable[[Place], _T]
@@ -141,16 +144,23 @@ class Asking:
             return place.mirror in self._failed
 
     def _note(self, about: str, place: Place, error: _Failure) -> None:
-        """Say what came of a mirror; who finds out that one is out of reach says it already."""
+        """Say what came of a mirror, each thing once; one out of reach was said by who asked."""
         if self._cancelled.is_set():
             raise error
         for_good = isinstance(error, TransientError)
+        why = error.message.removeprefix(f"{about}: ").rstrip(".")
+        same = (place.mirror, _DIGEST.sub("", why.replace(place.reference, "")))
         with self._lock:
-            known = place.reference in self._said or place.mirror in self._failed
-            self._said.add(place.reference)
+            known = same in self._said or place.mirror in self._failed
+            self._said.add(same)
             if for_good:
                 self._failed.add(place.mirror)
         if isinstance(error, ImageError) and not known:
-            why = error.message.removeprefix(f"{about}: ").rstrip(".")
-            rest = "; it is not asked again in this run" if for_good else ""
-            self._progress(f"{about}: mirror {why}{rest}")
+            self._progress(f"{about}: mirror {why}{_rest(error)}")
+
+
+def _rest(error: ImageError) -> str:
+    """Return what follows of a mirror's failure: its image is asked for elsewhere, whatever is."""
+    if isinstance(error, TransientError):
+        return "; it is not asked again in this run"
+    return f". {error.hint}" if error.hint not in {"", LOOK} else ""

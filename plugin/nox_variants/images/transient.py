@@ -32,11 +32,14 @@ is worth another question: 4xx are about what was asked for, 501 and 505 about w
 STATUSES_OF_WHAT_IS_SENT = frozenset(STATUSES) - {408, 500}
 """The same after something was sent: whether those two took a part of it, nobody knows."""
 
+LIMIT = "its registry answered 429"
+"""What is said of a registry that has been asked too much."""
+
 _STATUS = rf"(?P<status>{'|'.join(map(str, STATUSES))})\b"
 _SIGNS = tuple(
     (re.compile(sign, re.IGNORECASE), reason)
     for sign, reason in (
-        (r"\btoomanyrequests: |too many requests", "its registry answered 429"),
+        (r"\btoomanyrequests: |too many requests", LIMIT),
         (rf"\bstatus(?: ?code)?(?: from registry)?:? {_STATUS}", "its registry answered {status}"),
         (
             rf"unexpected status from \S+ request to \S+: {_STATUS}",
@@ -66,6 +69,9 @@ _NO_ANSWER = re.compile(
 
 LATER = "It may pass: try again later."
 """What to do where tries were not enough."""
+
+LOOK = "Is the reference right?"
+"""What to do where a registry does not have what was asked for."""
 
 
 class TransientError(ImageError):

@@ -54,7 +54,7 @@ TRIES = 4
 PATIENCE = 60.0
 """Seconds that one request waits in all; a registry that wants longer is not waited for."""
 
-_FIRST_PAUSE = 0.2
+_FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 5.0
 _REDIRECTS = 5
 _CHUNK = 1 << 20

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
 import time
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images import transient
 from nox_variants.images.mirrors import Asking, Place, places
+from nox_variants.images.patience import Patience
 from nox_variants.images.reference import HUB, is_named_host
-from nox_variants.images.transient import LATER, TransientError, duration, tried
-from nox_variants.images.transport import TRIES, backoff
+from nox_variants.images.transient import LATER, LIMIT, LOOK, TransientError, duration, tried
+from nox_variants.images.transport import PATIENCE, TRIES, backoff, login_hint
+from nox_variants.results import EngineName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Mirrors
 
+    _Line = dict[str, Any] | BaseException | None
+
 _EVERY = 2.0
 """Seconds between two notes on how far a pull is."""
 
-_HINTS = (
-    (re.compile(r"unauthorized|denied|authentication", re.IGNORECASE), "docker login, and again."),
-    (re.compile(r"toomanyrequests|rate limit", re.IGNORECASE), "Log in, or wait: that is a limit."),
-    (re.compile(r"not found|manifest unknown", re.IGNORECASE), "Is the reference right?"),
-)
+_SILENCE = 10.0
+"""Seconds without a word of the daemon that are told of; then twice as many."""
+
+_POLL = 0.1
+"""Seconds between two looks at whether the run has been cancelled."""
+
+_DENIED = re.compile(r"unauthorized|denied|authentication", re.IGNORECASE)
+_MISSING = re.compile(r"not found|manifest unknown", re.IGNORECASE)
 
 
 class Downloads:
@@ -40,6 +49,7 @@ class Downloads:
         mirrors: What is asked for images before their own registries.
         progress: Told how far it is.
         cancelled: Ends a pull.
+        environ: The environment, for proxies.
     """
 
     def __init__(
@@ -49,70 +59,117 @@ class Downloads:
         mirrors: Mirrors,
         progress: Callable[[str], None],
         cancelled: threading.Event,
+        environ: Mapping[str, str],
     ) -> None:
         self._daemon = daemon
         self._mirrors = mirrors
         self._progress = progress
         self._cancelled = cancelled
         self._asking = Asking(progress=progress, cancelled=cancelled)
+        self._patience = Patience(environ, cancelled)
         self._lock = threading.Lock()
         self._unreachable: dict[str, str] = {}
 
-    def pull(self, name: str, reference: str) -> Place:
+    def pull(self, name: str, reference: str, *, insecure: bool = False) -> Place:
         """Have an image in the daemon, and return by which reference it has it.
 
         Args:
             name: The image's name, for messages.
             reference: What is pulled.
+            insecure: Whether its registry speaks plain http, as far as the file says so.
 
         Raises:
             ImageUnavailable: Its registry cannot be reached from here, and no mirror has it.
             ImageError: The registry refused or failed, and no mirror has it.
         """
-        asked = places(reference, self._mirrors)
+        asked = places(reference, self._mirrors, insecure=insecure)
 
         def get(place: Place) -> None:
-            self._pull(name, place.reference)
+            self._pull(name, place)
 
         number, _ = self._asking.first(name, asked, get)
         return asked[number]
 
-    def _pull(self, name: str, reference: str) -> None:
-        registry = _registry(reference)
+    def _pull(self, name: str, place: Place) -> None:
+        registry = _registry(place.reference)
         with self._lock:
             known = self._unreachable.get(registry)
         if known:
             raise ImageUnavailable(f"{name}: {known}")
-        self._progress(f"{name}: pulling {reference}")
+        self._progress(f"{name}: pulling {place.reference}")
+        left = PATIENCE
         for attempt in itertools.count(1):
             try:
-                self._attempt(name, reference)
+                self._attempt(name, registry, place.reference)
             except ImageError as error:
                 why = transient.sign(error.message)
-                if not why or attempt == TRIES:
-                    raise self._failure(name, registry, error, attempt) from error
+                if not why or attempt == TRIES or self._waits_itself(why):
+                    raise self._failure(name, registry, error, tried(attempt)) from error
+                wanted = self._patience.asked(place)
+                seconds = backoff(attempt) if wanted is None else wanted
+                if seconds > left:
+                    times = f"{tried(attempt)}, asks to wait {duration(seconds)}"
+                    raise self._failure(name, registry, error, times) from error
             else:
                 return
-            self._wait(f"{name}: {reference}: {why}", backoff(attempt))
+            left -= seconds
+            self._wait(f"{name}: {place.reference}: {why}", seconds)
+
+    def _waits_itself(self, why: str) -> bool:
+        """Tell whether the daemon has had the patience already: Podman's asks a dozen times."""
+        return why == LIMIT and self._daemon.info.name is EngineName.PODMAN
 
     def _wait(self, what: str, seconds: float) -> None:
-        self._progress(f"{what}, waiting {duration(seconds)}")
+        if seconds:
+            self._progress(f"{what}, waiting {duration(seconds)}")
         if self._cancelled.wait(seconds):
             raise DaemonError("cancelled")
 
-    def _attempt(self, name: str, reference: str) -> None:
+    def _attempt(self, name: str, registry: str, reference: str) -> None:
         what = f"{name}: {reference} cannot be pulled"
         with explained(what, ImageError):
-            lines = self._daemon.client.api.pull(*name_and_tag(reference), stream=True, decode=True)
-            self._follow(name, what, lines)
+            self._follow(name, what, self._lines(f"{name}: no word of {registry} for", reference))
+
+    def _lines(self, silence: str, reference: str) -> Iterator[dict[str, Any]]:
+        """Yield what the daemon says of a pull; one that says nothing can be left all the same."""
+        inbox: SimpleQueue[_Line] = SimpleQueue()
+
+        def read() -> None:
+            api = self._daemon.client.api
+            try:
+                for line in api.pull(*name_and_tag(reference), stream=True, decode=True):
+                    inbox.put(line)
+            except BaseException as error:  # noqa: BLE001  # handed to the thread that pulls
+                inbox.put(error)
+            else:
+                inbox.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while (line := self._next(silence, inbox)) is not None:
+            if isinstance(line, BaseException):
+                raise line
+            yield line
+
+    def _next(self, silence: str, inbox: SimpleQueue[_Line]) -> _Line:
+        """Wait for a daemon's next word, and tell of a long silence.
+
+        Raises:
+            DaemonError: The run was cancelled.
+        """
+        begin, longest = time.monotonic(), _SILENCE
+        while not self._cancelled.is_set():
+            with contextlib.suppress(Empty):
+                return inbox.get(timeout=_POLL)
+            if time.monotonic() > begin + longest:
+                self._progress(f"{silence} {duration(longest)}")
+                longest *= 2
+        raise DaemonError("cancelled")
 
     def _follow(self, name: str, what: str, lines: Iterator[dict[str, Any]]) -> None:
         """Say now and then how far it is."""
         layers: dict[str, tuple[int, int]] = {}
         said = time.monotonic()
         for line in lines:
-            if self._cancelled.is_set():
-                raise DaemonError("cancelled")
             if error := line.get("error"):
                 raise ImageError(f"{what}: {' '.join(str(error).split())}")
             detail = line.get("progressDetail") or {}
@@ -124,11 +181,13 @@ class Downloads:
                 self._progress(f"{name}: pulling, {current / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     def _failure(
-        self, name: str, registry: str, error: ImageError, attempts: int
+        self, name: str, registry: str, error: ImageError, times: str
     ) -> ImageError | ImageUnavailable:
-        hint = next((hint for sign, hint in _HINTS if sign.search(error.message)), "")
-        if transient.sign(error.message):
-            text = f"{error.message.rstrip('.')} ({tried(attempts)})"
+        why = transient.sign(error.message)
+        hint = _hint(registry, error.message)
+        if why:
+            times = "podman tried again itself" if self._waits_itself(why) else times
+            text = f"{error.message.rstrip('.')} ({times})"
             return TransientError(text, hint=hint or LATER)
         if transient.is_out_of_reach(error.message):
             reason = f"registry {registry} cannot be reached from here"
@@ -138,6 +197,15 @@ class Downloads:
                 self._unreachable[registry] = reason
             return ImageUnavailable(f"{name}: {reason}")
         return ImageError(error.message, hint=hint)
+
+
+def _hint(registry: str, said: str) -> str:
+    """Return what to do about a daemon's words."""
+    if transient.sign(said) == LIMIT:
+        return f"Log in ({login_hint(registry)}), or wait: that is a limit."
+    if _DENIED.search(said):
+        return f"{login_hint(registry)}, and again."
+    return LOOK if _MISSING.search(said) else ""
 
 
 def _registry(reference: str) -> str:

@@ -15,7 +15,7 @@ from nox_variants.images.archive import Archive, open_archive
 from nox_variants.images.content import LARGEST_MANIFEST, Descriptor, document
 from nox_variants.images.packing import Layer, Outgoing
 from nox_variants.images.tarfiles import Tar, go_on, plain
-from nox_variants.oci.digest import hex_of, sha256_bytes
+from nox_variants.oci.digest import hex_of, parse, sha256_bytes
 from nox_variants.oci.image import LAYER
 from nox_variants.oci.layout import BLOBS
 from nox_variants.results import EngineName
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Digest
     from nox_variants.store import Store
+
+_WRONG = (LayoutError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading documents raises that have another form."""
 
 
 def connected(name: EngineName, environ: Mapping[str, str]) -> Daemon:
@@ -114,7 +117,7 @@ def archived(
         content = archive.content
         try:
             config = _config(file, expected, content.diff_ids, cancelled)
-        except (LayoutError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except _WRONG as error:
             raise ImageError(f"{expected}: what the daemon saved is not it: {error}") from error
         pairs = zip(content.layers, content.diff_ids, strict=True)
         layers = tuple(_layer(archive, layer, diff_id, file) for layer, diff_id in pairs)
@@ -134,11 +137,27 @@ def _config(
     with closing(tar):
         (entry,) = json.loads(_whole(tar, "manifest.json"))
         config = _whole(tar, entry["Config"])
-        if sha256_bytes(config) != expected and not tar.has(f"{BLOBS}/{hex_of(expected)}"):
+        if not _leads(tar, expected, sha256_bytes(config)):
             raise LayoutError("it is another image")
         if document(config)["rootfs"]["diff_ids"] != list(diff_ids):
             raise LayoutError("its configuration has other layers")
         return config
+
+
+def _leads(tar: Tar, identity: Digest, config: Digest) -> bool:
+    """Tell whether an image's id leads to a configuration, over an index and a manifest at most."""
+    if identity == config:
+        return True
+    for entry in _described(tar, identity).get("manifests", ({"digest": identity},)):
+        if (_described(tar, entry["digest"]).get("config") or {}).get("digest") == config:
+            return True
+    return False
+
+
+def _described(tar: Tar, digest: Any) -> dict[str, Any]:
+    """Return a document, checked; empty where it is not there, as those of other platforms."""
+    name = f"{BLOBS}/{hex_of(digest)}"
+    return document(_whole(tar, name), parse(digest)) if tar.has(name) else {}
 
 
 def _whole(tar: Tar, name: Any) -> bytes:

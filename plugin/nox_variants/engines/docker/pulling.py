@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from nox_variants import names
@@ -72,6 +73,7 @@ class Puller:
         mirrors: What is asked for images before their own registries.
         progress: Told how far it is.
         cancelled: Ends a pull.
+        environ: The environment, for proxies.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Puller:
         progress: Callable[[str], None],
         cancelled: threading.Event,
         mirrors: Mirrors = (),
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._daemon = daemon
         self._builder = builder
@@ -93,7 +96,11 @@ class Puller:
         self._progress = progress
         self._cancelled = cancelled
         self._downloads = Downloads(
-            daemon=daemon, mirrors=mirrors, progress=progress, cancelled=cancelled
+            daemon=daemon,
+            mirrors=mirrors,
+            progress=progress,
+            cancelled=cancelled,
+            environ=environ,
         )
         self._pulled: set[str] = set()
         self._made: set[str] = set()
@@ -114,18 +121,18 @@ class Puller:
         asked = pin.reference if pin else source.reference
         reference = locking.by_digest(asked) if pin else asked
         with self._store.lock(f"pull-{reference}", cancelled=self._cancelled):
-            had = self._had(image.name, asked, reference)
+            had = self._had(image.name, asked, reference, insecure=source.insecure)
             if source.setup:
                 had = self._set_up(image.name, had, source.setup)
             return self._prepared(image, had)
 
-    def _had(self, name: str, asked: str, reference: str) -> _Had:
+    def _had(self, name: str, asked: str, reference: str, *, insecure: bool) -> _Had:
         """Return what the daemon has, or pulls: once in a run, also where it has something."""
         found = None
         if not self._refresh or reference in self._pulled:
             found = self._find(reference)
         if found is None:
-            found = self._pull(name, reference)
+            found = self._pull(name, reference, insecure=insecure)
             self._pulled.add(reference)
         own = _digests(reference, found)
         mirrored = "" if own else self._mirrored(reference, found)
@@ -140,9 +147,9 @@ class Puller:
             wanted += [each.reference for each in places(reference, self._mirrors)[:-1]]
         return next(filter(None, (find_image(self._daemon, each) for each in wanted)), None)
 
-    def _pull(self, name: str, reference: str) -> DockerImage:
+    def _pull(self, name: str, reference: str, *, insecure: bool) -> DockerImage:
         """Return what was pulled; what a mirror gave gets its own tag, too."""
-        place = self._downloads.pull(name, reference)
+        place = self._downloads.pull(name, reference, insecure=insecure)
         found = find_image(self._daemon, place.reference)
         if found is not None and place.mirror and "@" not in reference:
             with explained(f"{name}: giving {reference} to what {place.mirror} gave"):
