@@ -34,21 +34,23 @@ import nox_variants  # from the source tree, not from an installed copy
 nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["lint", "tests"]
 
-PYPROJECT = nox.project.load_toml("pyproject.toml")
-
 nox_variants.register("variants.yaml")
 
 
-def _group(name: str) -> list[str]:
-    return list(nox.project.dependency_groups(PYPROJECT, name))
+LOCK = "tests/requirements.txt"
+"""What the sessions below install: each version by its hashes. `nox -s lock` makes it anew."""
+
+
+def _install(session: nox.Session) -> None:
+    """Install what is locked, and this package as its wheel."""
+    session.install("--require-hashes", "--no-deps", "-r", LOCK)
+    session.install("--force-reinstall", "--no-deps", "--no-build-isolation", ".")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the whole test suite against the built wheel, with coverage: nox -s tests -- -k NAME."""
-    session.install(*_group("test"))
-    session.install("--force-reinstall", "--no-deps", ".")
-    session.install(".")
+    _install(session)
     session.run("coverage", "erase")
     # In the order of files: contract tests, which take minutes, come first, unit tests last.
     parallel = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
@@ -58,11 +60,17 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report")
 
 
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def unit(session: nox.Session) -> None:
+    """Run the unit tests against the built wheel, on each Python that is installed."""
+    _install(session)
+    session.run("python", "-m", "pytest", "-n", "auto", "tests/unit", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check format, lint and types."""
-    session.install(*_group("lint"), *_group("test"))
-    session.install(".")
+    _install(session)
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
@@ -72,8 +80,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build/html; a warning is an error."""
-    session.install(*_group("docs"))
-    session.install(".")
+    _install(session)
     options = ("-W", "--keep-going", "-n", "-b", "html")
     session.run("sphinx-build", *options, *session.posargs, "docs", "docs/_build/html")
 
@@ -88,6 +95,23 @@ def schema(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure the figures that the project promises, as ratios within one run."""
-    session.install(*_group("test"))
-    session.install(".")
+    _install(session)
     session.run("python", "tests/benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Lock what the sessions install: the newest versions that fit, with their hashes."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "--universal", "--python-version", "3.11", "--upgrade"),
+        *("--generate-hashes", "--no-emit-index-url", "--no-header", "--quiet"),
+        *("--group", "test", "--group", "lint", "--output-file", LOCK, "pyproject.toml"),
+    )
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask PyPI for known vulnerabilities of what is locked; what cannot be asked for is one."""
+    session.install("pip-audit")
+    session.run("pip-audit", "--strict", "--disable-pip", "--require-hashes", "-r", LOCK)

@@ -78,6 +78,15 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The source folder of a project."""
+    folder = tmp_path / "project" / "hello-c"
+    folder.mkdir(parents=True)
+    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
+    return folder
+
+
 def require(what: str, reason: str) -> NoReturn:
     """Skip for the lack of something, or fail where ``VARIANTS_REQUIRE`` says it must be there."""
     if what in REQUIRED:

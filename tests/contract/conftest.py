@@ -37,15 +37,6 @@ def roots(public: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
 def bench(roots: dict[str, Path], home: Path, source: Path) -> Bench:
     """Give an embedded engine, and a project with one source file."""
     return Bench(open_engine(home, roots, source.parent), source)

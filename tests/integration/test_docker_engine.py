@@ -78,15 +78,6 @@ def client(service: Service) -> Iterator[docker.DockerClient]:
     made.close()
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
 def shell(script: str, **smoke: Any) -> dict[str, Any]:
     """Return what makes a plan whose program is a shell script on alpine."""
     return {

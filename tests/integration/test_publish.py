@@ -142,15 +142,6 @@ class Desk:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Give an empty registry, whose data is the test's own."""
     with registries.registry(tmp_path / "registry") as where:

@@ -24,15 +24,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
 def address(
     docker_service: Service, home: Path, roots: dict[str, Path], tmp_path: Path
 ) -> Iterator[str]:

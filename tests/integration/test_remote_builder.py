@@ -47,15 +47,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
 def stand_ins(service: Service) -> list[str]:
     """Return the tags of stand-ins that a daemon has."""
     with contextlib.closing(docker.DockerClient(base_url=service.url)) as client:

@@ -33,15 +33,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.sandbox]
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Give the source folder of a project."""
-    folder = tmp_path / "project" / "hello-c"
-    folder.mkdir(parents=True)
-    (folder / "hello.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
 def ssh(docker_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ssh]:
     """Give a server of ssh before the daemon; `ssh` on PATH has its key."""
     folder = tmp_path / "ssh"

@@ -27,7 +27,7 @@ WORKFLOWS = REPOSITORY / ".github" / "workflows"
 pytestmark = pytest.mark.subprocess
 
 
-@pytest.fixture(params=["ci.yml", "nightly.yml", "default", "embedded"])
+@pytest.fixture(params=["ci.yml", "nightly.yml", "release.yml", "default", "embedded"])
 def workflow(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The project's own workflows, and others; none of them in the project's folder."""
     file = tmp_path / ".github" / "workflows" / "variants.yml"
