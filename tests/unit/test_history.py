@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ def test_package_lists_are_kept_once(history: History, file: Path) -> None:
         history.add(replace(FULL, run_id=f"run-{number}"))
 
     assert history.run("run-2")[0].images == FULL.images
-    texts = sqlite3.connect(file).execute("SELECT packages FROM images").fetchall()
+    with closing(sqlite3.connect(file)) as database:
+        texts = database.execute("SELECT packages FROM images").fetchall()
     assert [json.loads(text) for (text,) in texts] == [list(FULL.images[0].packages)]
 
 
