@@ -120,3 +120,16 @@ def test_readme_table_has_every_variant() -> None:
     ids = re.findall(r"^hello-c\(\S+\)", table, re.MULTILINE)
 
     assert len(ids) == len(set(ids)) == 15
+
+
+def test_promises_name_tests() -> None:
+    """Every promise of SECURITY.md names tests, all of which there are."""
+    text = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
+    promised = text.partition("## What is promised")[2].partition("## What is not")[0]
+    rows = [line for line in promised.splitlines() if re.match(r"\| (?!promise|-)", line)]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for row in rows]
+
+    assert len(rows) > 20
+    assert all(named)
+    for file, test in (each for some in named for each in some):
+        assert re.search(rf"^def {test}\(", (REPOSITORY / file).read_text("utf-8"), re.MULTILINE)
