@@ -100,6 +100,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the readers anything, an hour in all by default: nox -s fuzz -- [NAME...] [SECONDS]."""
+    session.install("atheris>=3", ".")
+    seconds = next(filter(str.isdecimal, session.posargs), "600")
+    names = [each for each in session.posargs if not each.isdecimal()]
+    folder = session.create_tmp()
+    for name in names or ["archive", "config", "elf", "layer", "record", "registry"]:
+        session.run("python", "tests/fuzz/run.py", name, folder, f"-max_total_time={seconds}")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run a small matrix 2,000 times, and see that nothing grows: nox -s soak -- --runs NUMBER."""
+    _install(session)
+    session.run("python", "tests/soak.py", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Lock what the sessions install: the newest versions that fit, with their hashes."""
     session.install("uv")

@@ -30,6 +30,7 @@ OTHER = 65534
 
 LATE = (
     *("elftools.elf.elffile", "encodings.ascii", "fcntl", "packaging.version", "resource"),
+    "termios",
     *("ctypes", "handmade", "nox_variants.sandbox.exits"),
 )
 """What is imported late, and may lie in a folder of the user who runs the tests."""

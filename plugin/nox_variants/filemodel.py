@@ -155,7 +155,11 @@ class SmokeForm(Form):
         0, description="The exit code that counts as success."
     )
     timeout: Seconds = Field(10.0, description="Wall time after which everything is killed.")
-    memory: Bytes = Field(512 * 1024 * 1024, description="Resident memory of all its processes.")
+    memory: Bytes = Field(
+        512 * 1024 * 1024,
+        description="Memory of all its processes, and of what they keep in /tmp, /dev/shm and"
+        " memory files.",
+    )
     processes: Annotated[int, Field(ge=1, le=10_000)] = Field(
         128, description="Processes and threads."
     )

@@ -264,6 +264,8 @@ class History:
                 f"{self._file}: {error}",
                 hint="Is the disk full or read-only? Move the file away to start a new history.",
             ) from error
+        except OverflowError as error:
+            raise HistoryError(f"{self._file}: a record's number is too large") from error
         except ValueError as error:
             raise HistoryError(f"{self._file}: a record cannot be read: {error}") from error
 

@@ -303,7 +303,7 @@ class Smoke:
         matches: A regular expression (:mod:`re`, ``search``) for standard output; None accepts any.
         exit_code: The exit code that counts as success.
         timeout: Wall time in seconds, after which the whole process tree is killed.
-        memory: Resident memory of the process tree, in bytes.
+        memory: Of the process tree, and of what it keeps in files of memory, in bytes.
         processes: Processes and threads of the tree.
         output: Bytes kept of standard output and of standard error, each; more is cut off.
         file_size: Bytes that a single file may grow to.

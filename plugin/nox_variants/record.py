@@ -222,7 +222,11 @@ class Record:
         tools: Versions of the tools that made the record.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid", "title": "Record"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {
+        "extra": "forbid",
+        "title": "Record",
+        "allow_inf_nan": False,  # JSON has no such numbers: they would be written as null
+    }
 
     schema: int = SCHEMA
     run_id: str

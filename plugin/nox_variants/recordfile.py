@@ -141,11 +141,24 @@ def _damaged(place: str, error: Exception) -> HistoryError:
 
 def _record(place: str, values: Any) -> Record:
     try:
-        return from_text(values) if isinstance(values, bytes) else from_json(values)
+        record = from_text(values) if isinstance(values, bytes) else from_json(values)
+        if not isinstance(values, bytes):
+            _check_text(values)
+        elif b"\\ud" in values.lower():
+            _check_text(json.loads(values))
     except (json.JSONDecodeError, RecursionError) as error:
         raise _damaged(place, error) from error
     except ValueError as error:
         raise HistoryError(f"{place}: {_first(error)}") from error
+    return record
+
+
+def _check_text(values: Any) -> None:
+    """Refuse half a character, a lone surrogate: Python reads it, and nobody can write it."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("is no record: it has half a character, a lone surrogate") from None
 
 
 def _first(error: ValueError) -> str:

@@ -34,7 +34,9 @@ _SAFE_DEPTH = 5000
 """A depth that the C composer, which recurses, stands for sure."""
 _PLAIN_BOOLEANS = {"true", "false"}
 _PLAIN_KEY = re.compile(r"[\w.:/+@*-]+")
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,20}(_[0-9]{1,20}){0,9})")
+"""What Python reads too, and quickly: YAML takes ``1_``, and numbers of any length."""
+_FLOAT = re.compile(r"[-+]?(([0-9][0-9_]*)?\.[0-9_]*(e[-+][0-9]+)?|\.inf|\.nan)", re.IGNORECASE)
 _KINDS = {"bool": "a boolean", "int": "a number", "float": "a number", "timestamp": "a date"}
 
 
@@ -235,7 +237,7 @@ class _Builder:
                 return text.lower() == "true"
             case "int" if _DECIMAL.fullmatch(text):
                 return int(text)
-            case "float" if ":" not in text:
+            case "float" if _FLOAT.fullmatch(text):
                 return yaml.safe_load(text)
             case _:
                 self._trap(node, keys, meant)

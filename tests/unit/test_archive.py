@@ -4,131 +4,60 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
-import json
 import os
 import random
+import re
 import resource
 import sys
 import tarfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hostile_archives import LAYOUTS
+from imagefiles import (
+    AMD_ENTRY,
+    ARM,
+    ARM_ENTRY,
+    ATTESTATION,
+    BASE,
+    BOTH,
+    COMPRESSIONS,
+    CONFIG_BLOB,
+    IMAGE,
+    MANIFEST_BLOB,
+    OTHER,
+    OWN,
+    OWN_BLOB,
+    PLATFORM,
+    ROOT,
+    TAG,
+    Content,
+    Image,
+    entry,
+    header,
+    named,
+    nested,
+    on,
+    record,
+    tar,
+    without,
+)
 from nox_variants.errors import ImageError, LayoutError
 from nox_variants.images import archive, tarfiles
 from nox_variants.images.archive import open_archive
-from nox_variants.images.content import INDEXES, MANIFESTS, Descriptor, ImageContent
+from nox_variants.images.content import Descriptor, ImageContent
 from nox_variants.oci import image, layout
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.layout import LayerBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-PLATFORM = "linux/amd64"
-TAG = "hello:1"
-Content = bytes | str | None
-"""A member of a tar: a file's bytes, `-> TARGET`, `= TARGET` for a hard link, None for a folder."""
-
-
-def tar(
-    members: Mapping[str, Content] | list[tuple[str, Content]],
-    form: int = tarfile.GNU_FORMAT,
-) -> bytes:
-    """Return a tar."""
-    out = io.BytesIO()
-    pairs = members if isinstance(members, list) else list(members.items())
-    with tarfile.open(fileobj=out, mode="w", format=form) as made:
-        for name, value in pairs:
-            entry = tarfile.TarInfo(name)
-            data = value if isinstance(value, bytes) else b""
-            entry.size = len(data)
-            if value is None:
-                entry.type = tarfile.DIRTYPE
-            elif isinstance(value, str):
-                kind, _, entry.linkname = value.partition(" ")
-                entry.type = tarfile.SYMTYPE if kind == "->" else tarfile.LNKTYPE
-            made.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
-
-
-BASE = tar({"etc/": None, "etc/motd": b"base"})
-OWN = tar({"hello": b"own" * 1000})
-ROOT = tar({"./": None, "./bin": "-> usr/bin", "./usr/": None, "./usr/sh": b"#!"})
-
-
-def config(*layers: bytes, platform: str = PLATFORM, env: str = "x") -> bytes:
-    return image.config(
-        [sha256_bytes(each) for each in layers],
-        cmd=["/hello"],
-        env=(("PATH", env),),
-        workdir="/",
-        created=0,
-        platform=platform,
-    )
-
-
-def entry(data: bytes, media_type: str = MANIFESTS[0], **more: Any) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": sha256_bytes(data), "size": len(data), **more}
-
-
-def on(platform: str) -> dict[str, Any]:
-    words = zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
-    return {"platform": dict(words)}
-
-
-def named(name: str) -> dict[str, Any]:
-    return {"annotations": {layout.REF_NAME: name}}
-
-
-def index(*entries: object, **more: Any) -> bytes:
-    return canonical_json({"schemaVersion": 2, "manifests": list(entries), **more})
-
-
-class Image:
-    """An image's documents and blobs."""
-
-    def __init__(self, *layers: bytes, platform: str = PLATFORM, env: str = "x") -> None:
-        self.layers = layers
-        self.config = config(*layers, platform=platform, env=env)
-        self.manifest = image.manifest(
-            self.config, [(sha256_bytes(each), len(each)) for each in layers]
-        )
-
-    def blobs(self) -> dict[str, Content]:
-        return blobs(self.config, self.manifest, *self.layers)
-
-    def oci(self, *entries: object) -> dict[str, Content]:
-        """Return an OCI layout's files."""
-        listed = index(*(entries or [entry(self.manifest)]))
-        return {"oci-layout": layout.MARKER, "index.json": listed, **self.blobs()}
-
-    def saved(self, **more: Any) -> dict[str, Content]:
-        """Return what `docker save` wrote for years."""
-        names = [f"{at:064x}/layer.tar" for at in range(len(self.layers))]
-        stated = {"Config": self.config_name, "RepoTags": [TAG], "Layers": names, **more}
-        files = dict(zip(names, self.layers, strict=True))
-        return {self.config_name: self.config, **files, "manifest.json": canonical_json([stated])}
-
-    @property
-    def config_name(self) -> str:
-        return f"{hex_of(sha256_bytes(self.config))}.json"
-
-
-def blobs(*data: bytes) -> dict[str, Content]:
-    return {f"blobs/sha256/{hex_of(sha256_bytes(each))}": each for each in data}
-
-
-IMAGE = Image(BASE, OWN)
-OTHER = Image(BASE, env="other")
-ARM = Image(OWN, platform="linux/arm64/v8")
+    from collections.abc import Iterator, Mapping
 
 
 def opened(path: Path, platform: str = PLATFORM) -> tuple[ImageContent, list[bytes]]:
@@ -185,18 +114,6 @@ KINDS: dict[str, bytes] = {
     "with folders": tar({"blobs/": None, "blobs/sha256/": None, **IMAGE.oci()}),
     "with a late index": tar(dict(reversed(IMAGE.oci().items()))),
     "without an end": tar(dict(reversed(IMAGE.oci().items()))).rstrip(b"\0"),
-}
-COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    "tar": bytes,
-    "gzip": gzip.compress,
-    "gzip in parts": lambda data: gzip.compress(data[:700]) + gzip.compress(data[700:]),
-    "zstd": zstandard.ZstdCompressor().compress,
-    "zstd in parts": lambda data: b"".join(
-        zstandard.ZstdCompressor().compress(each) for each in (data[:700], data[700:])
-    ),
-    "zstd without a size": lambda data: zstandard.ZstdCompressor(write_content_size=False).compress(
-        data
-    ),
 }
 
 
@@ -344,22 +261,6 @@ def test_last_member_wins(tmp_path: Path) -> None:
     assert "manifests: not a list" in refused(file(tmp_path, tar(files))).message
 
 
-ARM_ENTRY = entry(ARM.manifest, **on("linux/arm64/v8"))
-AMD_ENTRY = entry(IMAGE.manifest, **on(PLATFORM))
-ATTESTATION = entry(b"no such blob", **on("unknown/unknown"))
-BOTH = {**IMAGE.blobs(), **ARM.blobs()}
-
-
-def nested(*entries: dict[str, Any], depth: int = 1) -> dict[str, Content]:
-    """Return a layout whose index has an index, and so on."""
-    files: dict[str, Content] = {**BOTH, "oci-layout": layout.MARKER}
-    listed = index(*entries, mediaType=INDEXES[0])
-    for _ in range(depth):
-        files |= blobs(listed)
-        listed = index(entry(listed, INDEXES[0]))
-    return {**files, "index.json": listed}
-
-
 @pytest.mark.parametrize(
     "files",
     [
@@ -443,277 +344,17 @@ def test_several_images(case: str, tmp_path: Path) -> None:
     assert error.hint == "Save one image, or one tag, to a file."
 
 
-def without(files: Mapping[str, Content], *parts: str) -> dict[str, Content]:
-    return {name: data for name, data in files.items() if not any(part in name for part in parts)}
-
-
-def stated(**values: Any) -> dict[str, Content]:
-    return IMAGE.saved(**values)
-
-
-def manifested(**values: Any) -> dict[str, Content]:
-    """Return a layout whose manifest has other values."""
-    data = canonical_json({**json.loads(IMAGE.manifest), **values})
-    return {**IMAGE.oci(entry(data)), **blobs(data)}
-
-
-def configured(**values: Any) -> dict[str, Content]:
-    """Return a layout whose configuration has other values."""
-    data = canonical_json({**json.loads(IMAGE.config), **values})
-    return {**manifested(config=entry(data)), **blobs(data)}
-
-
-HEX = {"base": hex_of(sha256_bytes(BASE)), "own": hex_of(sha256_bytes(OWN))}
-BASE_BLOB, OWN_BLOB = (f"blobs/sha256/{HEX[name]}" for name in ("base", "own"))
-MANIFEST_BLOB = f"blobs/sha256/{hex_of(sha256_bytes(IMAGE.manifest))}"
-CONFIG_BLOB = f"blobs/sha256/{hex_of(sha256_bytes(IMAGE.config))}"
-FLIPPED = bytes([OWN[0] ^ 1]) + OWN[1:]
-
-LAYOUTS: dict[str, tuple[Mapping[str, Content], str]] = {
-    "no index": (without(IMAGE.oci(), "index"), "index.json'?: is missing"),
-    "other version": (
-        {**IMAGE.oci(), "oci-layout": b'{"imageLayoutVersion":"2.0.0"}'},
-        "oci-layout: version '2.0.0'",
-    ),
-    "marker no JSON": ({**IMAGE.oci(), "oci-layout": b"1.0.0"}, "oci-layout: document: is no JSON"),
-    "marker a list": ({**IMAGE.oci(), "oci-layout": b"[]"}, "is no JSON object"),
-    "index too large": ({**IMAGE.oci(), "index.json": bytes(5 << 20)}, "5242880 bytes, more"),
-    "index too deep": (
-        {**IMAGE.oci(), "index.json": b"[" * 100_000},
-        "index.json: document: is no JSON",
-    ),
-    "index without manifests": ({**IMAGE.oci(), "index.json": b"{}"}, "manifests: not a list"),
-    "no images": ({**IMAGE.oci(), "index.json": index()}, "index.json: has no image"),
-    "only an attestation": (IMAGE.oci(ATTESTATION), "index.json: has no image"),
-    "too many images": (
-        IMAGE.oci(*[entry(b"%d" % at, **on(PLATFORM)) for at in range(1001)]),
-        "1001 entries, more than 1000",
-    ),
-    "entry no object": (IMAGE.oci("x"), "descriptor: not an object: 'x'"),
-    "odd platform": (
-        IMAGE.oci(entry(b"", platform={"os": [], "architecture": {}}), ATTESTATION),
-        "is missing",
-    ),
-    "digest a path": (
-        IMAGE.oci({"digest": "sha256:../../index.json", "size": 1}),
-        "not a sha256 digest: 'sha256:../../index.json'",
-    ),
-    "manifest missing": (without(IMAGE.oci(), MANIFEST_BLOB), "is missing"),
-    "manifest wrong": (
-        {**IMAGE.oci(), MANIFEST_BLOB: IMAGE.manifest[:-1] + b" "},
-        f"{sha256_bytes(IMAGE.manifest)}: its content has the digest sha256:",
-    ),
-    "manifest longer": (
-        IMAGE.oci({**entry(IMAGE.manifest), "size": 1}),
-        f"{sha256_bytes(IMAGE.manifest)}: has {len(IMAGE.manifest)} bytes, not 1",
-    ),
-    "config missing": (without(IMAGE.oci(), CONFIG_BLOB), "is missing"),
-    "config wrong": ({**IMAGE.oci(), CONFIG_BLOB: b"{}"}, f"{sha256_bytes(IMAGE.config)}: its"),
-    "layer missing": (without(IMAGE.oci(), OWN_BLOB), "is missing"),
-    "layer shorter": (
-        {**IMAGE.oci(), OWN_BLOB: OWN[:-1]},
-        f"{sha256_bytes(OWN)}: has {len(OWN) - 1} bytes, not {len(OWN)}",
-    ),
-    "layer wrong": (
-        {**IMAGE.oci(), OWN_BLOB: FLIPPED},
-        f"{sha256_bytes(OWN)}: its content has the digest {sha256_bytes(FLIPPED)}",
-    ),
-    "schema 1": (manifested(schemaVersion=1), "schemaVersion: 1, not 2"),
-    "layers no list": (manifested(layers={}), "layers: not a list"),
-    "a chart": (manifested(layers=[entry(OWN, "application/x-helm")]), "media type"),
-    "a list as type": (manifested(mediaType=[1], layers=None), "layers: not a list"),
-    "more layers": (manifested(layers=[]), "2 diff_ids for 0 layers"),
-    "no rootfs": (configured(rootfs=None), "diff_ids: not a list"),
-    "odd environment": (configured(config={"Env": {}}), "Env: not a list of texts"),
-    "index without a platform": (nested(ARM_ENTRY), "only for linux/arm64/v8"),
-    "index in an index in an index": (nested(AMD_ENTRY, depth=2), "under more than 2 indexes"),
-    "index in itself": (nested(AMD_ENTRY, depth=9), "under more than 2 indexes"),
-    "deep index": (
-        {**IMAGE.oci(), "index.json": b'{"manifests":' + b"[" * 940 + b"]" * 940 + b"}"},
-        "descriptor: not an object|is nested too deeply|is no JSON",
-    ),
-}
-
-
-@pytest.mark.parametrize("where", ["file", "folder"])
 @pytest.mark.parametrize("case", LAYOUTS)
-def test_hostile_layouts(case: str, where: str, tmp_path: Path) -> None:
-    """A layout that is not what it says is refused with what is wrong, in a tar and in a folder."""
+def test_hostile_folders(case: str, tmp_path: Path) -> None:
+    """A layout that is not what it says is refused in a folder, too."""
     files, message = LAYOUTS[case]
-    path = file(tmp_path, files) if where == "file" else unpacked(tmp_path, files)
-    assert refused(path).args[0]
-    with pytest.raises(ImageError, match=message):
-        opened(path)
+    assert re.search(message, refused(unpacked(tmp_path, files)).message)
 
 
-SAVED: dict[str, tuple[Mapping[str, Content], str]] = {
-    "no JSON": ({**stated(), "manifest.json": b"["}, "manifest.json: is no JSON"),
-    "too deep": ({**stated(), "manifest.json": b"[" * 100_000}, "manifest.json: is no JSON"),
-    "no list": ({**stated(), "manifest.json": b"{}"}, "manifest.json: not a list of objects"),
-    "no objects": ({**stated(), "manifest.json": b"[1]"}, "manifest.json: not a list of objects"),
-    "no image": ({**stated(), "manifest.json": b"[]"}, "manifest.json: has no image"),
-    "a folder": ({**stated(), "manifest.json": None, "x": b""}, ""),
-    "config no name": (stated(Config=None), "Config, Layers: not names"),
-    "layers no list": (stated(Layers="x"), "Config, Layers: not names"),
-    "layers no names": (stated(Layers=[["x"]]), "Config, Layers: not names"),
-    "too many layers": (stated(Layers=["x"] * 501), "501 layers, more than 500"),
-    "absolute": (stated(Config="/etc/passwd"), "'/etc/passwd': leads out of the archive"),
-    "absolute member": (
-        {**stated(Config="/config"), "/config": IMAGE.config},
-        "'/config': leads out of the archive",
-    ),
-    "parent": (stated(Layers=["../x", "../x"]), "'../x': leads out of the archive"),
-    "parent member": (
-        {**stated(Config="a/../config"), "a/../config": IMAGE.config},
-        "leads out of the archive",
-    ),
-    "the archive itself": (stated(Config=""), "'': is missing"),
-    "the whole tar": (
-        {**stated(Layers=[".", "."])},
-        "its content has the digest",
-    ),
-    "a NUL": (stated(Config="a\0b"), "is missing"),
-    "half a character": (
-        {**stated(), "manifest.json": b'[{"Config":"\\ud800","Layers":[]}]'},
-        "is missing",
-    ),
-    "terminal": (stated(Config="\x1b[2J"), r"'\\x1b\[2J': is missing"),
-    "link out": ({**stated(Config="c"), "c": "-> ../../etc/passwd"}, "'c': is missing"),
-    "absolute link": ({**stated(Config="c"), "c": "-> /manifest.json"}, "'c': is missing"),
-    "hard link out": ({**stated(Config="c"), "c": "= ../x"}, "'c': is missing"),
-    "link to a folder": ({**stated(Config="c"), "c": "-> .", "d/": None}, "'c': is missing"),
-    "link to itself": ({**stated(Config="c"), "c": "-> c"}, "'c': is a link that leads nowhere"),
-    "two links": (
-        {**stated(Config="c"), "c": "-> d", "d": "= c"},
-        "'c': is a link that leads nowhere",
-    ),
-    "config wrong": (
-        {**stated(), IMAGE.config_name: config(BASE, OWN, env="y")},
-        f"{IMAGE.config_name}: its content has the digest",
-    ),
-    "config no JSON": ({**stated(Config="c"), "c": b"x"}, "'c': document: is no JSON"),
-    "config too large": ({**stated(Config="c"), "c": bytes(5 << 20)}, "'c': 5242880 bytes, more"),
-    "layer missing": (stated(Layers=["x", "y"]), "'x': is missing"),
-    "one layer less": (stated(Layers=[f"{0:064x}/layer.tar"]), "2 diff_ids for 1 layers"),
-    "layer wrong": (
-        {**stated(), f"{1:064x}/layer.tar": FLIPPED},
-        f"layer.tar': its content has the digest {sha256_bytes(FLIPPED)}, not {sha256_bytes(OWN)}",
-    ),
-    "layers changed about": (
-        stated(Layers=[f"{at:064x}/layer.tar" for at in (1, 0)]),
-        "its content has the digest",
-    ),
-    "blob wrong": (
-        {**stated(Layers=[BASE_BLOB, OWN_BLOB]), BASE_BLOB: BASE, OWN_BLOB: gzip.compress(OWN)},
-        f"'{OWN_BLOB}': its content has the digest",
-    ),
-    "xz": ({**stated(Layers=["x", "x"]), "x": b"\xfd7zXZ\0"}, "'x': is compressed with xz"),
-    "before 1.10": (
-        {"repositories": b"{}", "0/layer.tar": OWN},
-        "is an archive of Docker before 1.10",
-    ),
-    "in a folder": (
-        {f"x/{name}": data for name, data in IMAGE.oci().items()},
-        "has an OCI layout in a folder: 'x/oci-layout'",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", SAVED)
-def test_hostile_docker_archives(case: str, tmp_path: Path) -> None:
-    """A docker-archive's names lead to its members and nowhere else, and nothing is believed."""
-    files, message = SAVED[case]
-    if case == "a folder":
-        assert opened(file(tmp_path, files))[0].env == ()
-        return
-    path = file(tmp_path, files)
-    assert refused(path).message.isprintable()
-    with pytest.raises(ImageError, match=message):
-        opened(path)
-
-
-def header(name: bytes = b"x", kind: bytes = b"0", size: bytes = b"0", link: bytes = b"") -> bytes:
-    """Return a header as a liar would write it."""
-    block = bytearray(512)
-    block[:100] = name.ljust(100, b"\0")
-    block[124:136] = size.ljust(12, b"\0")
-    block[148:156] = b" " * 8
-    block[156:157] = kind
-    block[157:257] = link.ljust(100, b"\0")
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def record(key: bytes, value: bytes) -> bytes:
-    """Return pax records of one key."""
-    rest = b" " + key + b"=" + value + b"\n"
-    length = next(n for n in range(4, 10_000) if n == len(rest) + len(b"%d" % n))
-    data = b"%d" % length + rest
-    return header(kind=b"x", size=b"%o" % len(data)) + data + bytes(-len(data) % 512)
-
-
-def raw_pax(data: bytes) -> bytes:
-    return header(kind=b"x", size=b"%o" % len(data)) + data.ljust(512, b"\0") + header()
-
-
-END = bytes(1024)
-TARS: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "is empty"),
-    "zeros": (bytes(10240), "is empty"),
-    "a few zeros": (bytes(5), "is empty"),
-    "only folders": (tar({"x/": None}), "is empty: it has no files"),
-    "text": (b"hello\n" * 1000, "is no tar"),
-    "short": (b"hello\n", "is no tar"),
-    "half a header": (header()[:300], "is no tar"),
-    "bad checksum": (header()[:-1] + b"x" + END, "is no tar"),
-    "bad second header": (header() + b"x" * 512 + END, "is a damaged tar at byte 512"),
-    "half a second header": (header() + header()[:100], "is a damaged tar at byte 512"),
-    "size no number": (header(size=b"1e3") + END, "is no tar"),
-    "size with a prefix": (header(size=b"0o7") + END, "is no tar"),
-    "negative size": (header(size=b"\xff" * 12) + END, "is no tar"),
-    "huge size": (header(size=b"\x80" + b"\xff" * 11) + END, "is a truncated tar"),
-    "size too large": (header(size=b"7777") + END, "is a truncated tar"),
-    "negative record": (record(b"size", b"-512") + header() + END, "size b'-512'"),
-    "long record": (record(b"size", b"9" * 4500) + header() + END, "size b'999"),
-    "record too large": (record(b"size", b"9" * 18) + header() + END, "is a truncated tar"),
-    "record of nothing": (raw_pax(b"0 a=b\n"), "pax record b'0 a=b"),
-    "record without end": (raw_pax(b"6 a=bc"), "pax record"),
-    "record beyond the end": (raw_pax(b"99 a=b\n"), "pax record"),
-    "record without a key": (raw_pax(b"6 abc\n"), "pax record"),
-    "record without a length": (raw_pax(b"a=b\n"), "pax record"),
-    "record with a long length": (raw_pax(b"9" * 100), "pax record"),
-    "large records": (
-        header(kind=b"x", size=b"%o" % (2 << 20)) + bytes(2 << 20),
-        "is a hostile tar at byte 512",
-    ),
-    "large name": (
-        header(kind=b"L", size=b"%o" % (2 << 20)) + bytes(2 << 20),
-        "is a hostile tar at byte 512",
-    ),
-    "records beyond the end": (header(kind=b"x", size=b"777"), "ends at byte|truncated|record"),
-    "gzip cut": (gzip.compress(ROOT)[:-20], "the archive is cut off: its gzip stream"),
-    "gzip changed": (gzip.compress(ROOT)[:-8] + bytes(8), "the archive is damaged: gzip"),
-    "gzip and more": (gzip.compress(ROOT) + b"more", "the archive is damaged: gzip"),
-    "gzip of nothing": (gzip.compress(b""), "is empty"),
-    "gzip only": (b"\x1f\x8b", "the archive is cut off: its gzip stream"),
-    "zstd cut": (COMPRESSIONS["zstd"](ROOT)[:-3], "the archive is cut off: its zstd stream"),
-    "zstd changed": (b"\x28\xb5\x2f\xfd" + b"x" * 99, "the archive is damaged: zstd"),
-    "zstd and more": (COMPRESSIONS["zstd"](ROOT) + b"more", "the archive is damaged: zstd"),
-    "zstd only": (b"\x28\xb5\x2f\xfd", "the archive is cut off: its zstd stream"),
-    "compressed twice": (gzip.compress(gzip.compress(ROOT)), "is no tar"),
-    "xz": (b"\xfd7zXZ\0", "is compressed with xz"),
-    "bzip2": (b"BZh91AY", "is compressed with bzip2"),
-}
-
-
-@pytest.mark.parametrize("case", TARS)
-def test_hostile_tars(case: str, tmp_path: Path) -> None:
-    """What is no whole tar is refused, whatever its headers ask for."""
-    data, message = TARS[case]
-    error = refused(file(tmp_path, data))
-    assert error.message.isprintable()
-    with pytest.raises(ImageError, match=message):
-        opened(tmp_path / "image")
+def test_manifest_that_is_a_folder(tmp_path: Path) -> None:
+    """A folder of that name makes no docker-archive of a root filesystem."""
+    files = {**IMAGE.saved(), "manifest.json": None, "x": b""}
+    assert opened(file(tmp_path, files))[0].env == ()
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

@@ -485,6 +485,22 @@ def test_files_that_are_no_variants(file: Path, text: str | bytes, said: str) ->
                 ' Quote it if the text "1:30" is meant.'
             ),
         ),
+        *(
+            (
+                "timeout: 5s",
+                f"timeout: {text}",
+                (
+                    f"14:49: programs.hello-c.smoke.timeout: YAML reads {said} as a number."
+                    f' Quote it if the text "{said}" is meant.'
+                ),
+            )
+            for text, said in (
+                ("1_", "1_"),
+                ("1__0", "1__0"),
+                ("9" * 5000, "9" * 5000),  # Python reads at most 4300 digits
+                ("!!float '[b'", "[b"),
+            )
+        ),
         (
             "  hello-c:",
             "  yes:",

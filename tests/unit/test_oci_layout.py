@@ -239,11 +239,16 @@ def test_lost_layer_is_shared_again(tmp_path: Path) -> None:
     validate(tmp_path / "layout")
 
 
+_NOBODY = 1 << 23
+"""No process of Linux has that number (proc_sys_kernel(5), pid_max)."""
+
+
 def test_new_image_replaces_the_old_one(tmp_path: Path) -> None:
-    """Blobs that the new image does not have go away, but not another process's drafts."""
+    """Blobs that the new image does not have go away, and drafts of killed processes, no others."""
     write(tmp_path / "layout", OWN, own=tars(tmp_path, OWN))
-    draft = "blobs/sha256/.0123.4567"
-    (tmp_path / "layout" / draft).touch()
+    draft = f"blobs/sha256/.0123.{os.getpid()}"
+    for name in (draft, f"blobs/sha256/.0123.{_NOBODY}", f".oci-layout.{_NOBODY}"):
+        (tmp_path / "layout" / name).touch()
 
     write(tmp_path / "layout", BASE, own=tars(tmp_path, BASE))
 

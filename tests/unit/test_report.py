@@ -95,6 +95,16 @@ def test_an_earlier_run(capsys: pytest.CaptureFixture[str], words: list[str]) ->
     assert ("hello-c(" in text) == (words[0] == "--run")
 
 
+def test_a_run_of_the_future(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clock that was wrong once does not hide the runs since; its run can still be named."""
+    future = "21000101T000000000000Z-00000000"
+    with History(folder / ".variants" / "history.sqlite") as history:
+        history.merge([record(future)])
+
+    assert f"run {NEW}" in shown(capsys)
+    assert f"run {future}" in shown(capsys, "--run", "2100")
+
+
 @pytest.mark.usefixtures("folder")
 def test_formats_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Each is what its readers expect."""

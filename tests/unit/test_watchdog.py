@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from nox_variants.sandbox.watchdog import PAGE, Usage, kill, peak, peaks, usage
+from nox_variants.sandbox.watchdog import (
+    PAGE,
+    Usage,
+    kill,
+    memory_files,
+    peak,
+    peaks,
+    stored,
+    usage,
+)
 from ordinary import ordinary_user
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KB = 1024
 ALL = {"memory": 1 << 40, "processes": 1000}
@@ -130,7 +145,8 @@ def test_closer_look(tmp_path: Path) -> None:
         shares = {"Rss": 400, "Pss": 137, "Pss_Anon": 30, "Pss_File": 100, "Pss_Shmem": 7}
         process(tmp_path, number, pages=100, shares=shares)
 
-    assert usage(str(tmp_path), memory=100 * PAGE, processes=9).memory == 3 * 37 * KB
+    used = usage(str(tmp_path), memory=100 * PAGE, processes=9)
+    assert used == Usage(memory=3 * 37 * KB, processes=3, shared=3 * 7 * KB)
 
 
 def test_closer_look_without_main_thread(tmp_path: Path) -> None:
@@ -157,6 +173,51 @@ def test_closer_look_not_allowed(tmp_path: Path) -> None:
 
     with ordinary_user():
         assert usage(str(tmp_path), memory=0, processes=9).memory == 100 * PAGE
+
+
+@contextmanager
+def memory_file(size: int) -> Iterator[int]:
+    """Give an open file of memory."""
+    file = os.memfd_create("test")
+    try:
+        os.write(file, bytes(size))
+        yield file
+    finally:
+        os.close(file)
+
+
+def test_memory_files(tmp_path: Path) -> None:
+    """Open files of memory count, each once, whoever has them open; no other file does."""
+    with memory_file(3 * PAGE) as one, memory_file(PAGE) as two, Path(__file__).open("rb") as other:
+        for number, files in {1: (one, other.fileno()), 2: (one, two), 3: ()}.items():
+            folder = tmp_path / str(number) / "fd"
+            folder.mkdir(parents=True)
+            for file in files:
+                (folder / str(file)).symlink_to(f"/proc/self/fd/{file}")
+        (tmp_path / "3/fd/9").symlink_to("nowhere")  # it has just been closed
+        (tmp_path / "4").mkdir()  # and this process has just ended
+
+        assert memory_files(str(tmp_path)) == 4 * PAGE
+
+
+def test_memory_files_without_main_thread(tmp_path: Path) -> None:
+    """A process without its main thread shows its open files at another thread."""
+    with memory_file(PAGE) as file:
+        for place in ("1/fd", "1/task/1/fd", "1/task/2/fd"):
+            (tmp_path / place).mkdir(parents=True)
+        (tmp_path / "1/task/2/fd/3").symlink_to(f"/proc/self/fd/{file}")
+
+        assert memory_files(str(tmp_path)) == PAGE
+
+
+def test_stored(tmp_path: Path) -> None:
+    """What a file system holds is its blocks, and something for each inode."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert stored(()) == 0
+        assert stored((folder, folder)) > stored((folder,)) > 0
+    finally:
+        os.close(folder)
 
 
 @pytest.mark.subprocess

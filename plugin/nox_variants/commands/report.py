@@ -153,12 +153,16 @@ def _recorded(args: argparse.Namespace) -> str | Iterable[str]:
 def find_run(history: History, begin: str, program: str = "") -> str:
     """Return the newest run whose id begins so, and which has records of a program.
 
+    A run of the future, which a clock that was wrong has left, is the newest of all until then: it
+    is found where there is no other.
+
     Raises:
         UsageError: There is none.
     """
     runs = history.runs(program=program)
     if found := [each for each in runs if each.startswith(begin)]:
-        return found[0]
+        tomorrow = f"{dt.datetime.now(dt.UTC) + dt.timedelta(days=1):%Y%m%dT%H%M%S}"
+        return next((each for each in found if each < tomorrow), found[0])
     if program and program not in (known := history.programs()):
         hint = did_you_mean(program, known).strip() or f"There are {', '.join(known)}."
         raise UsageError(f"--program {program!r}: there is no record of it", hint=hint)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from nox_variants import names, rootfs
 from nox_variants.engines import trees
-from nox_variants.engines.builds import Log
+from nox_variants.engines.builds import Log, failure
 from nox_variants.engines.compiling import CHANGES, remove_work, run_commands
 from nox_variants.errors import BuildFailed, LayoutError, StoreError
 from nox_variants.model import Digest
@@ -187,7 +187,7 @@ class Assembler:
                         cancelled=self._cancelled,
                     )
                 except BuildFailed as error:
-                    raise BuildFailed(error.message, log=log.end()) from None
+                    raise failure(error, log, layer) from None
             remove_work(work)
 
         key = self._key(identity)

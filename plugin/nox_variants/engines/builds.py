@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import re
 import time
 from collections import deque
 from typing import IO, TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from nox_variants.errors import BuildFailed, StoreError
 from nox_variants.model import Digest
 from nox_variants.oci.digest import canonical_json
 from nox_variants.results import Artifact, Build, FileFacts, Linkage
+from nox_variants.subject import quote
 
 if TYPE_CHECKING:
     import threading
@@ -33,6 +36,15 @@ LOG_KEPT = 64 * 1024
 
 LOG_WRITTEN = 16 * 1024 * 1024
 """Bytes of a build's output that are kept in the store."""
+
+LITTLE = 1024 * 1024
+"""Bytes of free disk with which a command's failure says nothing about the program."""
+
+_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+"""The words of C libraries for ENOSPC and EDQUOT; Go, Java and Node have the same."""
+
+_LAST_LINES = 40
+"""A linker that found no room has removed what took it: its words are all that is left."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,18 +117,25 @@ class Builds:
         """
         if self.use_cache and (build := self._find(key, intact)):
             return build
-        begun = time.time_ns()
+        before = self._identity(key)
         with self.store.lock(f"build-{key}", cancelled=self.cancelled):
             build = self._find(key, intact)
-            if build and (self.use_cache or self._newer(key, begun)):
+            if build and (self.use_cache or self._identity(key) != before):
                 return build
             if build:
                 self.store.discard("builds", key)
             return self._compile(key, compile_)
 
-    def _newer(self, key: str, begun: int) -> bool:
-        """Tell whether another process made the entry while this one waited for the lock."""
-        return (self.store.entry("builds", key) / "build.json").stat().st_mtime_ns > begun
+    def _identity(self, key: str) -> tuple[int, int] | None:
+        """Return what an entry made anew has not: another process made it while this one waited.
+
+        That does not ask whether it is newer: clocks jump.
+        """
+        try:
+            status = (self.store.entry("builds", key) / "build.json").stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _find(self, key: str, intact: Callable[[Path], bool]) -> Build | None:
         """Return a build whose artifacts are what they were; discard it otherwise."""
@@ -145,13 +164,42 @@ class Builds:
                     found = compile_(staging, log)
                 except BuildFailed as error:
                     seconds = time.perf_counter() - begin
-                    raise BuildFailed(error.message, log=log.end(), seconds=seconds) from None
+                    raise failure(error, log, staging, seconds=seconds) from None
             seconds = round(time.perf_counter() - begin, 6)
             values = [_keep(staging, output) for output in found]
             self.store.write_json(staging / "build.json", {"artifacts": values, "seconds": seconds})
         folder = self.store.entry("builds", key)
         artifacts = tuple(_artifact(folder, each) for each in values)
         return Build(key=key, artifacts=artifacts, seconds=seconds, cached=False, log=log.end())
+
+
+def failure(
+    error: BuildFailed, log: Log, folder: Path, *, seconds: float = 0.0
+) -> BuildFailed | StoreError:
+    """Return why a stage gave nothing: not the program, where the disk had no room for it.
+
+    Args:
+        error: Which command failed, or what it did not make.
+        log: The commands' output.
+        folder: A folder of the file system that they wrote to.
+        seconds: How long it took.
+    """
+    lines = log.end().splitlines()[-_LAST_LINES:]
+    words = next((line.strip() for line in lines if _FULL.search(line)), "")
+    if not words and _has_room(folder):
+        return BuildFailed(error.message, log=log.end(), seconds=seconds)
+    reason = f": {quote(words)}" if words else f", and {folder} is on a disk without room"
+    return StoreError(
+        f"{error.message}{reason}",
+        hint="The disk is full, here or where it is built: free some space, or point"
+        " NOX_VARIANTS_HOME elsewhere.",
+    )
+
+
+def _has_room(folder: Path) -> bool:
+    found = os.statvfs(folder)
+    inodes = not found.f_files or found.f_favail > 0
+    return inodes and found.f_bavail * found.f_frsize >= LITTLE
 
 
 def _keep(staging: Path, output: Output) -> dict[str, Any]:

@@ -186,7 +186,8 @@ class Apt:
         if self._trouble is not None:
             return True
         marker = self._marker()
-        return marker.exists() and time.time() - marker.stat().st_mtime < self._lists_age
+        # A marker of the future was left by a clock that was wrong: nobody knows its age.
+        return marker.exists() and 0 <= time.time() - marker.stat().st_mtime < self._lists_age
 
     def _update(self) -> None:
         """Fetch package lists, and keep what went wrong with some of them for a later error."""

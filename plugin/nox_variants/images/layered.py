@@ -12,7 +12,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING
 
-from nox_variants.errors import ImageError, StoreError
+from nox_variants.errors import ImageError, LayoutError, StoreError
 from nox_variants.images.installed import installed
 from nox_variants.images.layers import AppliedLayer, Unpacker
 from nox_variants.images.layerstream import uncompressed
@@ -41,6 +41,7 @@ AT_ONCE = 3
 """Layers of one image that are fetched at the same time, as Docker does by default."""
 
 _BLOB = "blob"
+_DAMAGED = "The image is damaged, or somebody changed it: push it again."
 
 
 class Layered:
@@ -186,14 +187,18 @@ class Layered:
     ) -> AppliedLayer:
         key = hex_of(layer.digest)
         self._progress(f"{name}: unpacking layer {layer.digest[:19]}")
-        with (self._store.entry("blobs", key) / _BLOB).open("rb") as blob:
-            applied = unpacker.apply(blob)
+        try:
+            with (self._store.entry("blobs", key) / _BLOB).open("rb") as blob:
+                applied = unpacker.apply(blob)
+        except LayoutError as error:
+            what = f"image {name}: layer {layer.digest}: {error.message}"
+            raise ImageError(what, hint=error.hint or _DAMAGED) from error
         if applied.diff_id != diff_id:
             self._store.discard("blobs", key)
             raise ImageError(
                 f"image {name}: layer {layer.digest} holds {applied.diff_id}, its configuration"
                 f" says {diff_id}",
-                hint="The image is damaged, or somebody changed it: push it again.",
+                hint=_DAMAGED,
             )
         return applied
 

@@ -33,6 +33,9 @@ BLOBS = "blobs/sha256"
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
+_PROCESSES = Path("/proc")
+"""Where there is a folder for every process; on Linux."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBlob:
@@ -88,6 +91,8 @@ def write_layout(
         (folder / "index.json").unlink(missing_ok=True)
         for stale in set(_finished(blobs)).difference(files, shared):
             stale.unlink(missing_ok=True)
+        for draft in (*_abandoned(folder), *_abandoned(blobs)):
+            draft.unlink(missing_ok=True)
         for target, source in shared.items():
             _share(source, target)
         for file, data in files.items():
@@ -198,6 +203,14 @@ def _holds(file: Path, data: bytes) -> bool:
 def _finished(folder: Path) -> list[Path]:
     """Return a folder's files without drafts, which another process may be writing right now."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """Return a folder's drafts whose processes were killed, as far as this machine tells."""
+    if not _PROCESSES.joinpath("self").exists():
+        return []
+    drafts = [path for path in folder.glob(".*") if path.suffix[1:].isdecimal()]
+    return [path for path in drafts if not _PROCESSES.joinpath(path.suffix[1:]).exists()]
 
 
 def _replace(file: Path, data: bytes) -> None:

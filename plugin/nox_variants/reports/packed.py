@@ -93,8 +93,9 @@ def _columns(
 
 
 def scaled(value: float | None, by: float) -> int | None:
-    """Return a number in another unit, rounded."""
-    return None if value is None or not math.isfinite(value) else round(value * by)
+    """Return a number in another unit, rounded; None where no number is known or left."""
+    number = math.nan if value is None else value * by
+    return round(number) if math.isfinite(number) else None
 
 
 def column(values: Iterable[int | None]) -> str:

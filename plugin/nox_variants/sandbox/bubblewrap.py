@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from nox_variants import rootfs
 from nox_variants.errors import EngineUnavailable, SandboxError
+from nox_variants.sandbox import guardian
 
 if TYPE_CHECKING:
     import threading
@@ -242,7 +243,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start bwrap, with pipes for what it prints.
 
-    ``--die-with-parent`` follows the thread that calls this: the same thread has to wait.
+    ``--die-with-parent`` follows the thread that calls this: the same thread has to wait. Where
+    that comes too late, the guardian ends it.
 
     Args:
         flags: Its flags.
@@ -262,7 +264,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=stderr,
             pass_fds=pass_fds,
-            start_new_session=True,
+            process_group=guardian.group(),
             umask=_UMASK,
         )
     except OSError as error:

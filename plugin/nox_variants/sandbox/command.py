@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import posixpath
 import select
+import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from nox_variants.sandbox.bubblewrap import (
     NAMESPACES,
     PATH,
     home,
-    memory_file,
     proc_flags,
     process_descriptor,
     said,
@@ -33,6 +33,7 @@ from nox_variants.sandbox.bubblewrap import (
     stop_if,
     stream,
 )
+from nox_variants.sandbox.guardian import Entrance
 
 if TYPE_CHECKING:
     import threading
@@ -146,21 +147,29 @@ def run_command(
     flags = [*namespaces, *share, *_build_flags(root, env, binds, network=network)]
     flags += ["--chdir", workdir, "--", *argv]
     status_read, status_write = os.pipe()
-    with os.fdopen(status_read, "rb") as status, memory_file(seccomp.program()) as calls:
+    with os.fdopen(status_read, "rb") as status, Entrance(seccomp.program()) as entrance:
+        calls = entrance.reading
         try:
             process = start(
-                ["--json-status-fd", str(status_write), "--seccomp", str(calls.fileno()), *flags],
+                ["--json-status-fd", str(status_write), "--seccomp", str(calls), *flags],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
-                pass_fds=(status_write, calls.fileno()),
+                pass_fds=(status_write, calls),
                 within=MAP_ALL if mapped else (),
             )
         finally:
             os.close(status_write)
-        with process, _outlasting(said(status, "child-pid")):
+            entrance.started()
+        inner = said(status, "child-pid")
+        with process, _outlasting(inner, cancelled):
             try:
+                entrance.reached(lambda: cancelled.is_set() or process.poll() is not None)
+                if not cancelled.is_set():
+                    entrance.open(inner)
+                entrance.close()
                 last = _pump(process, log, cancelled).decode(errors="replace")
             except BaseException:
+                entrance.close()  # or the sandbox, which bwrap leaves behind, would wait for ever
                 process.kill()
                 raise
         stop_if(cancelled)
@@ -209,16 +218,22 @@ def _pump(
 
 
 @contextmanager
-def _outlasting(inner: int | None) -> Iterator[None]:
+def _outlasting(inner: int | None, cancelled: threading.Event) -> Iterator[None]:
     """Wait until a sandbox's first process has ended, which it does after all others.
 
-    Bwrap itself ends before: what a command left running could still write, for a moment.
+    Bwrap itself ends before: what a command left running could still write, for a moment. A sandbox
+    that is still being made does not end with bwrap: it is ended here.
     """
     descriptor = None if inner is None else process_descriptor(inner)
+    done = False
     try:
         yield
+        done = not cancelled.is_set()
     finally:
         if descriptor is not None:
+            if not done:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             ended = select.poll()
             ended.register(descriptor, select.POLLIN)
             ended.poll()

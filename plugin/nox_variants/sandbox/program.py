@@ -16,6 +16,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nox_variants.errors import SandboxError
@@ -36,11 +37,11 @@ from nox_variants.sandbox.bubblewrap import (
     stream,
 )
 from nox_variants.sandbox.companion import Companion
+from nox_variants.sandbox.guardian import Entrance
 from nox_variants.sandbox.probes import Probe, not_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from nox_variants.model import Pairs, Smoke
     from nox_variants.sandbox.accounts import Account
@@ -52,6 +53,9 @@ TICK = 0.01
 
 SETUP = 30.0
 """Seconds that the sandbox gets to be made; it takes milliseconds."""
+
+FILES = 0.05
+"""Seconds between two looks at what lies in files of memory."""
 
 GRACE = 2.0
 """Seconds that the sandbox gets to end after its program was killed."""
@@ -153,17 +157,19 @@ class _Sandbox:
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._sizes = {"stdout": 0, "stderr": 0}
         self._timed_out = self._out_of_memory = self._process_limit = False
-        self._killed_at = self._next_look = 0.0
+        self._killed_at = self._next_look = self._next_files = 0.0
         self._startup: float | None = None
         self._exits: Exits | None = None
-        self._together = self._at_kill = 0
+        self._together = self._at_kill = self._in_files = 0
         self._proc = ""
+        self._folders: list[int] = []
         status_read, status_write = os.pipe()
         block_read, self._block = os.pipe()
         self._status = stack.enter_context(os.fdopen(status_read, "rb"))
         stack.callback(os.close, self._block)
         try:
-            calls = stack.enter_context(memory_file(seccomp.program())).fileno()
+            self._entrance = stack.enter_context(Entrance(seccomp.program()))
+            calls = self._entrance.reading
             stdin = smoke.stdin
             files = {
                 path: stack.enter_context(memory_file(data)).fileno()
@@ -188,6 +194,7 @@ class _Sandbox:
         finally:
             os.close(status_write)
             os.close(block_read)
+        self._entrance.started()
         stack.callback(self._process.kill)
         self._inner, self._pidfd = self._child()
         stack.callback(os.close, self._pidfd)
@@ -216,6 +223,7 @@ class _Sandbox:
             self._begin = time.monotonic()
             with suppress(BrokenPipeError):
                 os.write(self._block, b"x")
+            self._entrance.open(self._inner)
 
     def _limit(self) -> None:
         import resource  # noqa: PLC0415  # not on Windows, where this module still has to load
@@ -231,6 +239,8 @@ class _Sandbox:
                 _, hard = resource.prlimit(self._inner, what)
                 bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.prlimit(self._inner, what, (bound, bound))
+        with suppress(OSError):  # where this machine runs out of memory, it is ended first
+            Path(f"/proc/{self._inner}/oom_score_adj").write_text("1000", encoding="ascii")
 
     def _own_proc(self) -> str:
         """Return where the sandbox's own /proc can be read; nothing when it could not be made.
@@ -248,14 +258,22 @@ class _Sandbox:
                     hint="Does a security module keep processes of one user from each other?",
                 )
             try:
-                descriptor = os.open(f"/proc/{self._inner}/root/proc", os.O_RDONLY | os.O_DIRECTORY)
+                descriptor = self._open("proc")
             except OSError:
                 continue
-            self._stack.callback(os.close, descriptor)
             # Until the sandbox has its root, that is this process's own /proc.
             if os.fstat(descriptor).st_dev != os.stat("/proc").st_dev:  # noqa: PTH116
+                with suppress(OSError):  # it has just been killed
+                    self._folders = [self._open(place) for place in ("tmp", "dev/shm")]
                 return f"/proc/self/fd/{descriptor}"
         return ""
+
+    def _open(self, place: str) -> int:
+        """Open a folder of the sandbox until the run is over."""
+        path = f"/proc/{self._inner}/root/{place}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._stack.callback(os.close, descriptor)
+        return descriptor
 
     def watch(self, cancelled: threading.Event) -> None:
         """Collect output until everything has ended; end it when it breaks a limit.
@@ -316,17 +334,23 @@ class _Sandbox:
                 self._process.kill()
 
     def _judge(self, now: float, cancelled: threading.Event) -> None:
-        closer = self._smoke.memory if self._exits is None else self._together
+        if now > self._next_files:
+            self._next_files = now + FILES
+            self._in_files = watchdog.stored(self._folders) + watchdog.memory_files(self._proc)
+        closer = self._smoke.memory - self._in_files
+        if self._exits is not None:
+            closer = min(closer, self._together)
         used = watchdog.usage(self._proc, memory=closer, processes=self._smoke.processes)
         if used.processes > 1:  # a single one may still be bwrap; its exit says more
             self._together = max(self._together, used.memory)
+        unmapped = max(0, self._in_files - used.shared)
         due = self._probe.due(now - self._begin)
         if due is signal.SIGTERM:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, due)
         late = now > self._begin + self._smoke.timeout
         self._timed_out = late and self._smoke.service is None
-        self._out_of_memory = used.memory > self._smoke.memory
+        self._out_of_memory = used.memory + unmapped > self._smoke.memory
         self._process_limit = used.processes > self._smoke.processes
         stop = due is signal.SIGKILL or cancelled.is_set()
         if stop or self._timed_out or self._out_of_memory or self._process_limit:

@@ -21,6 +21,8 @@ from nox_variants.sandbox.probes import Probe, not_started
 from nox_variants.sandbox.program import OPEN_FILES, SHM_SIZE, SIGNALLED, TMP_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from docker.errors import APIError
     from docker.models.containers import Container
     from docker.models.images import Image
@@ -42,6 +44,9 @@ LOOK = 0.5
 GRACE = 10.0
 """Seconds that the daemon gets to end a container that was killed."""
 
+NOTED = 0.1
+"""Seconds after which the daemon has noted that it ended a container."""
+
 _SIGNALS = 64
 _EXEC_ERRORS = (
     "no such file or directory|exec format error|permission denied|input/output error"
@@ -54,6 +59,10 @@ _EXEC_FAILURE = re.compile(
     r"|(?:standard_init_linux\.go:\d+: exec user process caused:? \"?(?P<old>[^\"\n]+)\"?)"
 )
 """runc's words on a container's standard error, new and old."""
+
+ABSENT = "no such file or directory"
+"""What it says of files that are missing, and never where all are there."""
+
 _START_FAILURE = re.compile(
     rf"{_EXEC_ERRORS}|not found|is a directory|not a directory|unable to find (?:user|group)",
     re.IGNORECASE,
@@ -76,6 +85,8 @@ class Run:
         cmd: Its command, and the smoke run's arguments.
         env: Environment of the smoke run.
         labels: Labels of the container.
+        agrees: Tells whether the image's files agree with the runtime's words on a container's
+            standard error: any program may print them.
         brought: What is brought for it; None for nothing.
     """
 
@@ -83,6 +94,7 @@ class Run:
     cmd: tuple[str, ...]
     env: Pairs
     labels: Pairs
+    agrees: Callable[[str], bool]
     brought: Brought | None = None
 
 
@@ -151,7 +163,8 @@ def observe(
                 made.append(container)
                 if beside is not None:
                     beside.wait(cancelled)
-                return _Watch(daemon, container, smoke, probe, beside).observe(cancelled)
+                watch = _Watch(daemon, container, smoke, probe, beside)
+                return watch.observe(run.agrees, cancelled)
         finally:
             reaper.remove(*reversed(made))
 
@@ -213,7 +226,7 @@ class _Watch:
         self._late = 0.0
         self._service: ServiceSeen | None = None
 
-    def observe(self, cancelled: threading.Event) -> Observation:
+    def observe(self, agrees: Callable[[str], bool], cancelled: threading.Event) -> Observation:
         from docker.errors import APIError  # noqa: PLC0415  # with the SDK
 
         try:
@@ -239,7 +252,44 @@ class _Watch:
             self._beside.finish()
         self._late = running - begin
         self._service = self._served(end - begin)
+        words = self._said_by_runtime(self._container.attrs["State"])
+        if words and agrees(words):
+            return self._not_started(words)
+        self._check_undisturbed(self._container.attrs["State"])
         return self._seen(self._container.attrs["State"])
+
+    def _check_undisturbed(self, state: dict[str, Any]) -> None:
+        """Ask who ended a program that failed, where it was not us: a daemon that stops ends all.
+
+        Raises:
+            DaemonError: Somebody else did.
+        """
+        from docker.errors import APIError  # noqa: PLC0415  # with the SDK
+
+        docker = self._daemon.info.name is EngineName.DOCKER  # no other ends what it runs
+        if not docker or self._killed or self._smoke.service or not state.get("ExitCode"):
+            return
+        with suppress(APIError, KeyError, ValueError):  # it does not say
+            begin, end = (_moment(state[name]).timestamp() for name in ("StartedAt", "FinishedAt"))
+            said = self._daemon.client.api.events(  # type: ignore[call-overload]  # fractions
+                since=f"{begin:.6f}",
+                until=f"{end + NOTED:.6f}",
+                filters={"container": str(self._container.id), "event": "kill"},
+                decode=True,
+            )
+            if list(said):
+                raise DaemonError(
+                    "the daemon ended the container",
+                    hint="Was it stopped or restarted, or did somebody else do that? Run again.",
+                )
+
+    def _said_by_runtime(self, state: dict[str, Any]) -> str:
+        """Return the runtime's words, or a program's that speaks like it; nothing for others."""
+        stdout, stderr = self._kept.values()
+        failure = _EXEC_FAILURE.fullmatch(stderr.decode(errors="replace").strip())
+        if failure is None or stdout or not state.get("ExitCode"):
+            return ""
+        return failure["new"] or failure["old"]
 
     def _served(self, end: float) -> ServiceSeen | None:
         """Return what was seen of a server.
@@ -369,9 +419,6 @@ class _Watch:
     def _seen(self, state: dict[str, Any]) -> Observation:
         stdout, stderr = (bytes(data).decode(errors="replace") for data in self._kept.values())
         code: int | None = state.get("ExitCode")
-        failure = _EXEC_FAILURE.fullmatch(stderr.strip())
-        if code and failure and not stdout:
-            return self._not_started(failure["new"] or failure["old"])
         memory = bool(state.get("OOMKilled"))
         stopped = memory or self._killed
         return Observation(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nox_variants import dockerfile, names
 from nox_variants.engines import assembly, bundling
-from nox_variants.engines.builds import Builds, Log
+from nox_variants.engines.builds import Builds, Log, failure
 from nox_variants.engines.compiling import check_shell
 from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
 from nox_variants.engines.docker.bringing import Bringer, reference
@@ -20,6 +20,7 @@ from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.leftovers import remove_left_behind
 from nox_variants.engines.docker.pulling import environment, find_image
+from nox_variants.engines.docker.pulse import Pulse
 from nox_variants.engines.docker.sizes import Made, Measurer
 from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.errors import BuildFailed, StoreError
@@ -168,9 +169,9 @@ class DockerEngine:
             try:
                 if self._builder.buildkit:
                     job = dataclasses.replace(job, tag="", labels=(), output=work)
-                    self._builder.build(job, log.write, self._cancelled)
+                    self._build_it(job, log)
                     return artifacts.collected(stage, work)
-                self._builder.build(job, log.write, self._cancelled)
+                self._build_it(job, log)
                 return artifacts.copied(
                     self._daemon, self._reaper, tag, stage, work, cancelled=self._cancelled
                 )
@@ -184,6 +185,14 @@ class DockerEngine:
             return self._builder.buildkit or self._find(tag) is not None
 
         return self._builds.get(key, compile_, intact)
+
+    def _build_it(self, job: builders.Job, log: Log) -> None:
+        with Pulse(self._daemon, self._cancelled) as pulse:
+            try:
+                self._builder.build(job, log.write, pulse)
+            except DaemonError:
+                pulse.check()
+                raise
 
     def _stage(self, stage: BuildStage, image: PreparedImage) -> str:
         base = self._bringer.base(image)
@@ -232,13 +241,13 @@ class DockerEngine:
     def _build(self, job: builders.Job, plan: Plan) -> DockerImage:
         log = Log(io.BytesIO())
         try:
-            self._builder.build(job, log.write, self._cancelled)
+            self._build_it(job, log)
         except BuildFailed as error:
             if plan.run.install:  # else it is not the program that failed: it was compiled before
                 words = artifacts.failed_command(
                     error.message, plan.run.install, plan.run.image.name
                 )
-                raise BuildFailed(words, log=log.end()) from error
+                raise failure(BuildFailed(words), log, self._store.home) from error
             raise DaemonError(f"{job.tag}: the image was not made: {error.message}") from error
         return self._bringer.found(job.tag)
 
@@ -259,9 +268,17 @@ class DockerEngine:
             cmd=(*image.cmd, *smoke.args),
             env=smoke.env,
             labels=((OWNER, owner()), (f"{LABEL}variant", image.tag)),
+            agrees=lambda words: self._may_be(image, words),
             brought=self._brought(image, smoke),
         )
         return containers.observe(self._daemon, run, smoke, self._reaper, self._cancelled)
+
+    def _may_be(self, image: VariantImage, words: str) -> bool:
+        """Tell whether the kernel may have said such words of an image's command."""
+        startup = self.inspect(image).startup
+        files = (*startup.steps, *((startup.loader,) if startup.loader else ()))
+        there = bool(files) and all(step.facts for step in files)
+        return not (there and words.lower() == containers.ABSENT)
 
     def _brought(self, image: VariantImage, smoke: Smoke) -> companion.Brought | None:
         """Return what a smoke run needs beside its container: nothing, as a rule."""
