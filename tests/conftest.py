@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -46,6 +47,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tried = [f"{each} pairs on {name}, {agreed[name]} agree" for name, each in engines.items()]
     seen = ", ".join(f"{cause} {number}" for cause, number in causes.most_common())
     terminalreporter.write_line(f"corpus: {'; '.join(tried)}; causes: {seen}")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a shell's background job ignores it, and so would they."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from nox_variants import rootfs
 from nox_variants.errors import SandboxError
@@ -161,16 +161,21 @@ def run_command(
             os.close(status_write)
             entrance.started()
         inner = said(status, "child-pid")
-        with process, _outlasting(inner, cancelled):
+        with process, _outlasting(inner) as end_sandbox:
+
+            def end() -> None:
+                process.kill()
+                end_sandbox()
+
             try:
                 entrance.reached(lambda: cancelled.is_set() or process.poll() is not None)
                 if not cancelled.is_set():
                     entrance.open(inner)
                 entrance.close()
-                last = _pump(process, log, cancelled).decode(errors="replace")
+                output = stream(process.stdout)
+                last = _pump(output, log, cancelled, end).decode(errors="replace")
             except BaseException:
-                entrance.close()  # or the sandbox, which bwrap leaves behind, would wait for ever
-                process.kill()
+                end()
                 raise
         stop_if(cancelled)
         if said(status, "exit-code") is not None:
@@ -199,15 +204,18 @@ def _build_flags(
 
 
 def _pump(
-    process: subprocess.Popen[bytes], log: Callable[[bytes], None], cancelled: threading.Event
+    output: IO[bytes],
+    log: Callable[[bytes], None],
+    cancelled: threading.Event,
+    end: Callable[[], None],
 ) -> bytes:
-    """Pass output on until its end; kill the sandbox when cancelled. Returns the last words."""
-    descriptor, last = stream(process.stdout).fileno(), b""
+    """Pass output on until its end; end the sandbox when cancelled. Returns the last words."""
+    descriptor, last = output.fileno(), b""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN | select.POLLHUP)
     while True:
         if cancelled.is_set():
-            process.kill()
+            end()
         if not poller.poll(POLL_MS):
             continue
         data = os.read(descriptor, _CHUNK)
@@ -218,22 +226,26 @@ def _pump(
 
 
 @contextmanager
-def _outlasting(inner: int | None, cancelled: threading.Event) -> Iterator[None]:
+def _outlasting(inner: int | None) -> Iterator[Callable[[], None]]:
     """Wait until a sandbox's first process has ended, which it does after all others.
 
-    Bwrap itself ends before: what a command left running could still write, for a moment. A sandbox
-    that is still being made does not end with bwrap: it is ended here.
+    Bwrap itself ends before: what a command left running could still write, for a moment.
+
+    Yields:
+        What ends that process. One whose sandbox is still being made does not end with bwrap: it
+        waits for it to map its users, for ever.
     """
     descriptor = None if inner is None else process_descriptor(inner)
-    done = False
+
+    def end() -> None:
+        if descriptor is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
     try:
-        yield
-        done = not cancelled.is_set()
+        yield end
     finally:
         if descriptor is not None:
-            if not done:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             ended = select.poll()
             ended.register(descriptor, select.POLLIN)
             ended.poll()
