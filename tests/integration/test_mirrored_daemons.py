@@ -257,7 +257,8 @@ def test_setup_on_what_is_locked(both: Pulls, address: str, roots: dict[str, Pat
     write_tree(roots["gcc"], out, mtime=0)
     layers = [out.getvalue(), layer(b"old")]
     history = {"history": [{"created_by": "test"} for _ in layers]}  # for Podman's build
-    config = {**registries.configuration(layers), **history}
+    # Of an image that Podman has from two registries, it tells only one.
+    config = {**registries.configuration(layers), **history, "author": both.name}
     old = registries.push(f"http://{address}", f"hub/{both.name}", "1", layers, config)
     registries.push(f"http://{address}", f"hub/{both.name}", "1", [layer(b"new")])
     pin = Pin(digest=Digest(old.digest), reference=f"{both.reference}@{old.digest}")
