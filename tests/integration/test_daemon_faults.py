@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
+from docker.errors import APIError
 
 import daemons
 from dockerbench import open_docker
@@ -93,9 +96,12 @@ def test_container_that_somebody_ends(
 
     def end() -> None:
         wait_until(lambda: program_runs(word), "it runs")
-        for container in client.containers.list():
-            if word in container.attrs["Config"]["Cmd"]:
-                container.kill(signal="SIGTERM")
+        while program_runs(word):  # the first signals may come before its trap is set
+            for container in client.containers.list(ignore_removed=True):
+                if word in container.attrs["Config"]["Cmd"]:
+                    with suppress(APIError):  # it has just ended
+                        container.kill(signal="SIGTERM")
+            time.sleep(0.1)
 
     bench = open_docker("buildkit", docker_service, home=home, roots=roots, source=source)
     command = ("/bin/sh", "-c", YIELDS, word)

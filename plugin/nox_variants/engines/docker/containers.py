@@ -44,7 +44,7 @@ LOOK = 0.5
 GRACE = 10.0
 """Seconds that the daemon gets to end a container that was killed."""
 
-NOTED = 0.1
+NOTED = 0.5
 """Seconds after which the daemon has noted that it ended a container."""
 
 _SIGNALS = 64
