@@ -89,9 +89,10 @@ ATTACKS: dict[str, Cause | None] = {
 ODD = {
     # Without cgroups nobody sees memory that is neither mapped nor in a file.
     ("embedded", "memory-segments"): {Cause.TIMEOUT},
-    # Podman may only know that the kernel killed it.
+    # A daemon may only know that the kernel killed it, or know the reason too late.
     **{
-        ("podman", name): {Cause.OUT_OF_MEMORY, Cause.KILLED_BY_SIGNAL}
+        (engine, name): {Cause.OUT_OF_MEMORY, Cause.KILLED_BY_SIGNAL}
+        for engine in ("buildkit", "podman")
         for name, cause in ATTACKS.items()
         if cause is Cause.OUT_OF_MEMORY
     },
