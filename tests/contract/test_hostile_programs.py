@@ -89,7 +89,7 @@ ATTACKS: dict[str, Cause | None] = {
 ODD = {
     # Without cgroups nobody sees memory that is neither mapped nor in a file.
     ("embedded", "memory-segments"): {Cause.TIMEOUT},
-    # A daemon may only know that the kernel killed it, or know the reason too late.
+    # A daemon may only know that the kernel killed it: it misses the notice of what ends at once.
     **{
         (engine, name): {Cause.OUT_OF_MEMORY, Cause.KILLED_BY_SIGNAL}
         for engine in ("buildkit", "podman")

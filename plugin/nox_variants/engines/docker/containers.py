@@ -256,9 +256,6 @@ class _Watch:
         if words and agrees(words):
             return self._not_started(words)
         self._check_undisturbed(self._container.attrs["State"])
-        if self._container.attrs["State"].get("ExitCode") == SIGNALLED + signal.SIGKILL:
-            with suppress(APIError):  # the daemon may note why the kernel did that after the end
-                self._container.reload()
         return self._seen(self._container.attrs["State"])
 
     def _check_undisturbed(self, state: dict[str, Any]) -> None:
