@@ -95,7 +95,7 @@ def test_killed_while_a_sandbox_is_made(script: str, me: User) -> None:
     """Bwrap would not be told, or not by then, that its parent is gone: the guardian ends it."""
     word = token()
     with maker(script, me.root, word) as process:
-        assert not nothing_left(word)
+        wait_until(lambda: not nothing_left(word), "bwrap is executed")  # after Popen knows
         assert not program_runs(word)
         process.kill()
 
