@@ -10,7 +10,7 @@ from nox_variants import advice, budgets
 from nox_variants.errors import BuildFailed, ImageError, ImageUnavailable
 from nox_variants.graph import Failed
 from nox_variants.limits import Measure
-from nox_variants.reports import comparison, table
+from nox_variants.reports import table
 from nox_variants.reports.escaping import clean
 from nox_variants.results import Outcome
 from nox_variants.runner import Step
@@ -231,6 +231,8 @@ def print_changes(changes: Changes, stream: TextIO) -> None:
     show, _ = _printer(stream)
     for words, found in (("baseline", changes.baseline), ("last good run", changes.last)):
         if found:
+            from nox_variants.reports import comparison  # noqa: PLC0415  # most runs are the same
+
             show(((f"since the {words}: {comparison.headline(found)}", "bold"),))
             for line in comparison.lines(found):
                 show((("  ", ""), *line))

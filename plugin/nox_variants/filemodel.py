@@ -254,21 +254,30 @@ else:
     Mirrors = Annotated[Any, Later("nox_variants.mirrorforms", "MirrorForm", "Mirrors")]
 
 
+# No builtins: pydantic looks at signatures, and would have to parse the text that a builtin has.
+def _no_word() -> str:
+    return ""
+
+
+def _no_words() -> list[str]:
+    return []
+
+
 class ProgramForm(Form):
     """A program: its combinations are the product of `run` and `link` (and `build`)."""
 
     # REQUIRED, which nothing but the file as a whole can tell.
     language: LanguageName = Field(
-        default_factory=str,
+        default_factory=_no_word,
         description="The language, of the catalogue or of a file. Required, here or in `defaults`.",
     )
     source: InsidePath = Field(
-        default_factory=str,
+        default_factory=_no_word,
         description="The source folder, relative to this file; `{program}` stands for the program's"
         " name. Required, here or in `defaults`.",
     )
     run: ImageNames = Field(
-        default_factory=list, description="Run images. Required, here or in `defaults`."
+        default_factory=_no_words, description="Run images. Required, here or in `defaults`."
     )
     link: Links = Field([LinkMode.DYNAMIC], description="Link modes: dynamic, static, musl.")
     build: ImageNames | None = Field(

@@ -46,7 +46,8 @@ def execute(
     *,
     jobs: int,
     started: Callable[[Key], None],
-    finished: Callable[[Key, object], bool],
+    settled: Callable[[Key, object], bool],
+    finished: Callable[[Key, object], None],
     cancel: Callable[[], None],
 ) -> frozenset[Key]:
     """Run every node as soon as what it needs has finished.
@@ -54,8 +55,9 @@ def execute(
     Args:
         nodes: The graph, in the order in which ready nodes should run.
         jobs: How many run at once.
-        started: Called in this thread when a node has begun.
-        finished: Called in this thread with each result; false lets nothing new begin.
+        started: Called in this thread when a node begins.
+        settled: Called in this thread with each result; false lets nothing new begin.
+        finished: Called after that with the same, when the next nodes have begun.
         cancel: Called when the run has to end early (Ctrl-C, a bug): it ends what runs now.
 
     Returns:
@@ -65,21 +67,27 @@ def execute(
     inbox: SimpleQueue[tuple[Key, object]] = SimpleQueue()
     running = 0
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="nox-variants") as pool:
+
+        def begin() -> int:
+            nodes = schedule.take(jobs - running)
+            for node in nodes:
+                pool.submit(_work, node, schedule.results, inbox)
+            for node in nodes:
+                started(node.key)
+            return len(nodes)
+
         try:
-            while schedule.ready or running:
-                for node in schedule.take(jobs - running):
-                    pool.submit(_work, node, schedule.results, inbox)
-                    running += 1
+            running += begin()
+            while running:
                 key, result = inbox.get()
-                if result is _BEGUN:
-                    started(key)
-                    continue
                 running -= 1
                 if isinstance(result, BaseException):
                     raise result  # noqa: TRY301  # a bug: it ends the run like Ctrl-C does
                 schedule.done(key, result)
-                if not finished(key, result):
+                if not settled(key, result):
                     schedule.close()
+                running += begin()
+                finished(key, result)
         except BaseException:
             cancel()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -87,13 +95,9 @@ def execute(
     return schedule.remaining()
 
 
-_BEGUN = object()
-
-
 def _work(
     node: Node[Key], results: Mapping[Key, object], inbox: SimpleQueue[tuple[Key, object]]
 ) -> None:
-    inbox.put((node.key, _BEGUN))
     result: object
     try:
         result = node.work(results)

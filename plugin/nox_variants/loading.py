@@ -125,7 +125,7 @@ class _Habits:
     """What a loader's own bytes say.
 
     Attributes:
-        musl: Whether it is musl's, or calls that.
+        musl: Whether it is musl's, or calls that; nothing else is read then.
         folders: The folders that it looks in by default; empty when it does not say.
         cache: Its cache.
     """
@@ -138,12 +138,13 @@ class _Habits:
 def _habits(path: Path) -> _Habits:
     with path.open("rb") as file:
         data = file.read(_LOADER_BYTES)
+    if _MUSL_WORDS.search(data):
+        return _Habits(musl=True)
     lists = (match.group() for match in _GLIBC_FOLDERS.finditer(data))
     longest = max(lists, key=lambda each: each.count(b"\0"), default=b"")
     folders = [each.rstrip(b"/").decode() for each in longest.split(b"\0") if each]
     cache = _GLIBC_CACHE.search(data)
     return _Habits(
-        musl=bool(_MUSL_WORDS.search(data)),
         folders=tuple(dict.fromkeys(folders[:_MOST_DEFAULTS])),
         cache=cache[1].decode() if cache else rootfs.LD_SO_CACHE,
     )

@@ -134,19 +134,23 @@ def run(
     variants = _Variants(engine, context, strict=strict)
     records: dict[str, Record] = {}
 
-    def finished(task: Task, result: object) -> bool:
+    def settled(task: Task, result: object) -> bool:
         if not isinstance(result, Record) or not isinstance(task.value, Plan):
-            observer.finished(task, result)
             return True
-        result = hold(task.value, result)
-        records[result.variant] = result
-        observer.recorded(result)
-        return not (fail_fast and result.outcome.bad)
+        record = records[result.variant] = hold(task.value, result)
+        return not (fail_fast and record.outcome.bad)
+
+    def finished(task: Task, result: object) -> None:
+        if isinstance(result, Record):
+            observer.recorded(records[result.variant])
+        else:
+            observer.finished(task, result)
 
     never = graph.execute(
         _nodes(plans, engine, variants),
         jobs=jobs,
         started=observer.started,
+        settled=settled,
         finished=finished,
         cancel=engine.cancel,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share with
 import comparisons
 import figures
 import growth
+import workloads
 from projects import REPOSITORY
 
 if TYPE_CHECKING:
@@ -67,7 +69,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nox-variants-bench-") as name:
         work = Path(name)
         home = arguments.home or work / "home"
-        found = [measure(part, work, home) for part in arguments.parts or PARTS]
+        try:
+            found = [measure(part, work, home) for part in arguments.parts or PARTS]
+        finally:
+            shutil.rmtree(home / workloads.ASIDE, ignore_errors=True)
     if arguments.write:
         PAGE.write_text(figures.page(found, HEAD.read_text("utf-8")), encoding="utf-8")
 

@@ -21,6 +21,7 @@ from workloads import (
     Cost,
     Ours,
     cost,
+    edit,
     medians,
     nothing,
     write_many,
@@ -96,13 +97,12 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
             compose = functools.partial(side.compose, file)
             down = functools.partial(side.compose_down, file)
 
-            def forget(down: functools.partial[None] = down) -> None:
+            def change(ours: Ours = ours, down: functools.partial[None] = down) -> None:
                 down()
-                side.forget_builds()
+                ours.forget_runs()
+                edit(ours.folder)
 
-            cold = medians(
-                (ours.matrix, ours.forget_builds), (loop, forget), (compose, forget), rounds=rounds
-            )
+            cold = medians((ours.matrix, change), (loop, change), (compose, change), rounds=rounds)
             warm = medians((ours.matrix, nothing), (loop, down), (compose, down), rounds=rounds)
             for name, (mine, one_by_one, composed), wanted in zip(
                 ("cold", "warm"), (cold, warm), promised, strict=True
@@ -135,12 +135,12 @@ def engine(work: Path, home: Path) -> Iterator[Figure]:
         def down() -> None:
             side.compose_down(file)
 
-        def forget() -> None:
+        def change() -> None:
             down()
-            ours.forget_builds()
-            side.forget_builds()
+            ours.forget_runs()
+            edit(ours.folder)
 
-        for name, before in (("cold", forget), ("warm", down)):
+        for name, before in (("cold", change), ("warm", down)):
             mine, docker_cost, compose_cost = medians(
                 (ours.matrix, before), (one_by_one, before), (compose, before)
             )

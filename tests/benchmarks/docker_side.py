@@ -45,6 +45,7 @@ class DockerSide:
             "DOCKER_HOST": self.host,
             "DOCKER_BUILDKIT": "1",
             "COMPOSE_DOCKER_CLI_BUILD": "1",
+            "COMPOSE_PARALLEL_LIMIT": "1000",  # of more services than that, `up` never ends
             "PATH": f"/usr/bin:{os.environ.get('PATH', '')}",  # the client below, for compose
         }
         # Debian's own client: it drives BuildKit without the buildx plugin.
@@ -169,21 +170,6 @@ class DockerSide:
             )
             if done.returncode:
                 sys.exit(f"docker-compose {words[0]}: {done.stderr}")
-
-    def forget_builds(self) -> None:
-        """Empty the build cache and remove what was built; the loaded roots stay."""
-        done = subprocess.run(
-            [self._client, "images", "--format", "{{.Repository}}:{{.Tag}}"],
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        kept = ("bench/", "nox-variants/stand-in")
-        made = [line for line in done.stdout.split() if not line.startswith(kept)]
-        if made:
-            self._docker("rmi", "--force", *made, check=False)
-        self._docker("builder", "prune", "--all", "--force")
 
 
 def _tag(name: str) -> str:

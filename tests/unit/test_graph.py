@@ -28,13 +28,16 @@ class Log:
             nodes,
             jobs=jobs,
             started=self.started.append,
+            settled=self.settled,
             finished=self.finished,
             cancel=self.cancel,
         )
 
-    def finished(self, key: str, result: object) -> bool:
-        self.results[key] = result
+    def settled(self, key: str, _: object) -> bool:
         return key != self._stop_at
+
+    def finished(self, key: str, result: object) -> None:
+        self.results[key] = result
 
     def cancel(self) -> None:
         self.cancelled += 1
@@ -94,20 +97,47 @@ def test_interrupt_cancels() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         execute(
-            [node("a")], jobs=1, started=log.started.append, finished=interrupt, cancel=log.cancel
+            [node("a")],
+            jobs=1,
+            started=log.started.append,
+            settled=log.settled,
+            finished=interrupt,
+            cancel=log.cancel,
         )
 
     assert log.cancelled == 1
 
 
 def test_stop_leaves_the_rest() -> None:
-    """After `finished` says stop nothing begins, and the rest is returned."""
+    """After `settled` says stop nothing begins, and the rest is returned."""
     log = Log(stop_at="a")
 
     never = log.run(node("a"), node("b"), node("c", "b"), jobs=1)
 
     assert list(log.results) == ["a"]
     assert never == {"b", "c"}
+
+
+def test_next_begins_before_a_result_is_looked_at() -> None:
+    """Who keeps results may take its time: nobody waits for it."""
+    begun = threading.Event()
+    log = Log()
+
+    def finished(key: str, _: object) -> None:
+        if key == "a":
+            assert begun.wait(timeout=20)
+
+    never = execute(
+        [node("a"), node("b", "a", work=lambda _: begun.set())],
+        jobs=1,
+        started=log.started.append,
+        settled=log.settled,
+        finished=finished,
+        cancel=log.cancel,
+    )
+
+    assert never == frozenset()
+    assert log.cancelled == 0
 
 
 def test_no_more_than_jobs_at_once() -> None:
