@@ -92,7 +92,7 @@ def test_interrupt_cancels() -> None:
     """Ctrl-C in the calling thread cancels what runs and is not swallowed."""
     log = Log()
 
-    def interrupt(key: str, result: object) -> bool:
+    def interrupt(key: str, result: object) -> None:
         raise KeyboardInterrupt(key, result)
 
     with pytest.raises(KeyboardInterrupt):
