@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -11,11 +13,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from nox_variants.errors import VariantsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 Key = TypeVar("Key", bound="Hashable")
 
 Results = dict[Key, object]
+
+_TURN = 0.0005
+"""Seconds that a thread computes while another one waits to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ def execute(
     schedule = _Schedule(nodes)
     inbox: SimpleQueue[tuple[Key, object]] = SimpleQueue()
     running = 0
-    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="nox-variants") as pool:
+    threads = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="nox-variants")
+    with _turns(), threads as pool:
 
         def begin() -> int:
             nodes = schedule.take(jobs - running)
@@ -93,6 +99,20 @@ def execute(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return schedule.remaining()
+
+
+@contextmanager
+def _turns() -> Iterator[None]:
+    """Let threads take turns often: most of what they do is to wait for other processes.
+
+    By default, who comes back from that waits up to 5 ms, as long as a whole smoke run takes.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _work(

@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Path, Path], Iterator[figures.Figure]]] = {
     "pulling": comparisons.pulling,
     "listing": comparisons.listing,
     "limit": comparisons.limit,
+    "profile": comparisons.profile,
     "project": comparisons.project,
     "scale": growth.scale,
     "variants": growth.variants,

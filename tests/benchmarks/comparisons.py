@@ -254,6 +254,35 @@ def limit(work: Path, home: Path) -> Iterator[Figure]:
         )
 
 
+def profile(work: Path, home: Path) -> Iterator[Figure]:
+    """Where the time goes.
+
+    Cold with `--jobs 1`, so that the parts add up: each begins when the one before has ended.
+    """
+    ours = Ours(work / "profile", home)
+    (found,) = (each for each in smoke(work, home))
+    watched, bare = float(found.ours.split()[0]), float(found.against.split()[1])
+    write_project(ours.folder, 8)
+    ours.matrix()
+    ours.forget_builds()
+    whole = cost(lambda: ours.run("-s", "matrix", "--", "--jobs", "1", "--json", "records.json"))
+    (nox,) = medians((lambda: ours.run("--version"), nothing))
+    (listed,) = medians((lambda: ours.run("-l"), nothing))
+    records = ours.records()
+    parts = {
+        "Python and Nox start": nox.wall,
+        "the file is read, sessions made": listed.wall - nox.wall,
+        "32 compiles": sum(ours.compiles().values()),
+        "128 layers and layouts": sum(each["seconds"]["assemble"] for each in records),
+        "128 programs in bare sandboxes": len(records) * bare / SMOKE_RUNS,
+        "their limits, and watching them": len(records) * (watched - bare) / SMOKE_RUNS,
+    }
+    parts["the rest: modules, facts, records, report"] = whole.wall - sum(parts.values())
+    for what, seconds in parts.items():
+        yield Figure(what=what, ours=f"{seconds:.2f} s", ratio=f"{seconds / whole.wall:.0%}")
+    yield Figure(what="128 variants, cold, --jobs 1", ours=f"{whole}", ratio="100%")
+
+
 def project(work: Path, home: Path) -> Iterator[Figure]:
     """The project's own matrix.
 

@@ -111,7 +111,7 @@ class Assembler:
         self._output = output
         self._epoch = epoch
         self._platform = platform
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._layers: dict[str, Layer] = {}
 
     def assemble(
@@ -230,10 +230,14 @@ class Assembler:
             fill: Makes its files in an empty folder.
         """
         key = self._key(identity)
-        with self._lock:
+        with self._alone(key):
             if key not in self._layers:
                 self._layers[key] = self._found(key, root) or self._made(key, root, fill)
             return self._layers[key]
+
+    def _alone(self, key: str) -> threading.Lock:
+        """Return the lock that keeps other threads from making the same."""
+        return self._locks.setdefault(key, threading.Lock())
 
     def _key(self, identity: dict[str, object]) -> str:
         value = {"format": FORMAT, "epoch": self._epoch, **identity}
@@ -302,7 +306,7 @@ class Assembler:
         manifest = oci.manifest(config, tuple(zip(diff_ids, sizes, strict=True)))
         tag = names.image_tag(plan.variant)
         folder = self._output / "images" / plan.variant.program / tag
-        with self._lock:
+        with self._alone(str(folder)):
             _drop_damaged(folder, layers)
             layout.write_layout(
                 folder,
