@@ -86,13 +86,15 @@ def write_layout(
     if all(map(Path.is_file, shared)) and all(_holds(*each) for each in files.items()):
         return
     with _explained(folder):
-        blobs.mkdir(parents=True, exist_ok=True)
-        # Without an index there is no image: no moment shows the old one with new blobs.
-        (folder / "index.json").unlink(missing_ok=True)
-        for stale in set(_finished(blobs)).difference(files, shared):
-            stale.unlink(missing_ok=True)
-        for draft in (*_abandoned(folder), *_abandoned(blobs)):
-            draft.unlink(missing_ok=True)
+        if blobs.is_dir():
+            # Without an index there is no image: no moment shows the old one with new blobs.
+            (folder / "index.json").unlink(missing_ok=True)
+            for stale in set(_finished(blobs)).difference(files, shared):
+                stale.unlink(missing_ok=True)
+            for draft in (*_abandoned(folder), *_abandoned(blobs)):
+                draft.unlink(missing_ok=True)
+        else:
+            blobs.mkdir(parents=True, exist_ok=True)
         for target, source in shared.items():
             _share(source, target)
         for file, data in files.items():

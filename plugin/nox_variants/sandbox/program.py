@@ -54,6 +54,9 @@ TICK = 0.01
 SETUP = 30.0
 """Seconds that the sandbox gets to be made; it takes milliseconds."""
 
+_LOOK = 0.0003
+"""Seconds between two looks whether a sandbox has its /proc."""
+
 FILES = 0.05
 """Seconds between two looks at what lies in files of memory."""
 
@@ -251,21 +254,19 @@ class _Sandbox:
             SandboxError: It was made, it seems, and cannot be read.
         """
         until = time.monotonic() + SETUP
-        while not self._ended.poll(1):
+        while not self._ended.poll(0):
+            with suppress(OSError):  # it is not there yet, or has just been killed
+                theirs, ours = map(os.stat, (f"/proc/{self._inner}/root/proc", "/proc"))
+                # Until the sandbox has its root, that is this process's own /proc.
+                if theirs.st_dev != ours.st_dev:
+                    proc, *self._folders = map(self._open, ("proc", "tmp", "dev/shm"))
+                    return f"/proc/self/fd/{proc}"
             if time.monotonic() > until:
                 raise SandboxError(
                     "what runs in the sandbox cannot be watched: its /proc cannot be read",
                     hint="Does a security module keep processes of one user from each other?",
                 )
-            try:
-                descriptor = self._open("proc")
-            except OSError:
-                continue
-            # Until the sandbox has its root, that is this process's own /proc.
-            if os.fstat(descriptor).st_dev != os.stat("/proc").st_dev:  # noqa: PTH116
-                with suppress(OSError):  # it has just been killed
-                    self._folders = [self._open(place) for place in ("tmp", "dev/shm")]
-                return f"/proc/self/fd/{descriptor}"
+            time.sleep(_LOOK)
         return ""
 
     def _open(self, place: str) -> int:
