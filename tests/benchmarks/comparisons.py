@@ -103,6 +103,8 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
                 edit(ours.folder)
 
             cold = medians((ours.matrix, change), (loop, change), (compose, change), rounds=rounds)
+            for built in (ours.matrix, loop, compose):  # the last change was built by one only
+                built()
             warm = medians((ours.matrix, nothing), (loop, down), (compose, down), rounds=rounds)
             for name, (mine, one_by_one, composed), wanted in zip(
                 ("cold", "warm"), (cold, warm), promised, strict=True
