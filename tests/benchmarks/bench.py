@@ -1,7 +1,7 @@
 """The figures that the project promises: ratios, each measured side by side in one run.
 
-`nox -s bench` runs all; `nox -s bench -- listing scale` runs some; `--write` makes
-docs/benchmarks.md of all. Nothing here is a test: a slow machine is no failure. Figures are medians
+`nox -s bench` runs all; `nox -s bench -- listing scale` runs some; `--write` puts them into
+docs/benchmarks.md. Nothing here is a test: a slow machine is no failure. Figures are medians
 of several rounds (ROUNDS), of whole processes.
 """
 
@@ -63,10 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure")
     parser.add_argument("--home", type=Path, help="a store whose images may be used")
-    parser.add_argument("--write", action="store_true", help="make docs/benchmarks.md of all")
+    parser.add_argument(
+        "--write", action="store_true", help="make docs/benchmarks.md, or these parts of it, anew"
+    )
     arguments = parser.parse_args()
-    if arguments.write and arguments.parts:
-        parser.error("--write is for all parts")
     with tempfile.TemporaryDirectory(prefix="nox-variants-bench-") as name:
         work = Path(name)
         home = arguments.home or work / "home"
@@ -75,7 +75,10 @@ def main() -> None:
         finally:
             shutil.rmtree(home / workloads.ASIDE, ignore_errors=True)
     if arguments.write:
-        PAGE.write_text(figures.page(found, HEAD.read_text("utf-8")), encoding="utf-8")
+        page = figures.page(found, HEAD.read_text("utf-8"))
+        if arguments.parts:
+            page = figures.replaced(PAGE.read_text("utf-8"), page)
+        PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nox_variants
 
+HEADING = "## "
 COLUMNS = ("", "nox-variants", "against", "ratio", "promised")
 
 
@@ -69,11 +70,23 @@ def page(sections: list[Section], head: str) -> str:
     """
     lines = [head.rstrip(), "", machine(), ""]
     for each in sections:
-        lines += [f"## {each.title.rstrip('.')}", ""]
+        lines += [f"{HEADING}{each.title.rstrip('.')}", ""]
         lines += [each.text, ""] if each.text else []
         lines += [_row(COLUMNS), "|---|---|---|---|---|", *(figure.row for figure in each.figures)]
         lines.append("")
     return "\n".join(lines)
+
+
+def replaced(old: str, new: str) -> str:
+    """Return a page with those sections that another one has, too, taken from that."""
+    head, *sections = old.split(HEADING)
+    made = {_title(each): each for each in new.split(HEADING)[1:]}
+    kept = (made.get(_title(each), each).rstrip() for each in sections)
+    return f"\n\n{HEADING}".join((head.rstrip(), *kept)) + "\n"
+
+
+def _title(section: str) -> str:
+    return section.partition("\n")[0]
 
 
 def machine() -> str:

@@ -24,6 +24,20 @@ SETTLED = float(os.environ.get("SETTLED", "1"))
 and no side is to pay for another's."""
 ASIDE = "aside"
 CORES = len(os.sched_getaffinity(0))
+PEAK = "peak"
+NOX = f"""
+import atexit, pathlib
+from nox._cli import main
+
+def keep():
+    lines = pathlib.Path("/proc/self/status").read_text("ascii").splitlines()
+    peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    pathlib.Path("{PEAK}").write_text(peak, "ascii")
+
+atexit.register(keep)
+main()
+"""
+"""`python -m nox` that keeps its peak memory: a rusage(2) has that of who started it, if more."""
 RUN_IMAGES = ("scratch", "busybox:glibc", "alpine", "debian")
 NOXFILE = 'import nox_variants\n\nnox_variants.register("variants.yaml")\n'
 HELLO = '#include <stdio.h>\n\nint main(void) {{\n    puts("Hello {name}");\n    return 0;\n}}\n'
@@ -121,19 +135,20 @@ class Ours:
         environ = {**os.environ, "NOX_VARIANTS_HOME": str(self.home), **self._environ}
         # As after pip install: nobody compiles modules at every start.
         environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        command = [sys.executable, "-m", "nox", *arguments]
-        with (self.folder / "output").open("w+b") as output:
-            process = subprocess.Popen(
-                command, cwd=self.folder, env=environ, stdout=output, stderr=subprocess.STDOUT
-            )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            output.seek(0)
-            text = output.read().decode()
-        self.peak = used.ru_maxrss / 1024
-        if process.returncode:
-            sys.exit(text)
-        return text
+        command = [sys.executable, "-c", NOX, *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(done.stdout)
+        self.peak = int((self.folder / PEAK).read_text("ascii")) / 1024
+        return done.stdout
 
     def matrix(self) -> None:
         """Run the whole matrix."""
