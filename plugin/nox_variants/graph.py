@@ -75,12 +75,12 @@ def execute(
     with _turns(), threads as pool:
 
         def begin() -> int:
-            nodes = schedule.take(jobs - running)
-            for node in nodes:
+            taken = schedule.take(jobs - running)
+            for node in taken:
                 pool.submit(_work, node, schedule.results, inbox)
-            for node in nodes:
+            for node in taken:
                 started(node.key)
-            return len(nodes)
+            return len(taken)
 
         try:
             running += begin()

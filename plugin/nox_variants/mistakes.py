@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from nox_variants import filemodel
 from nox_variants.errors import did_you_mean
+from nox_variants.laterforms import Later
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -74,9 +75,7 @@ def _form_at(keys: Keys) -> type[filemodel.Form]:
         field = form.model_fields.get(str(key))
         if field is not None:
             inner, named = _inner(field.annotation)
-            later = next(
-                (each for each in field.metadata if isinstance(each, filemodel.Later)), None
-            )
+            later = next((each for each in field.metadata if isinstance(each, Later)), None)
             form = inner or (later.form if later else form)
     return form
 

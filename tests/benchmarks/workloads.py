@@ -72,13 +72,13 @@ def write_project(folder: Path, programs: int) -> None:
     (folder / "noxfile.py").write_text(NOXFILE, encoding="utf-8")
 
 
-def edit(*folders: Path) -> None:
-    """Change each C program below some folders: nobody has built it, and nothing has to be deleted.
+def edit(folder: Path) -> None:
+    """Change each C program below a folder: nobody has built it, and nothing has to be deleted.
 
     What was deleted costs who makes files next on some file systems (ext4 without a journal looks
     for inodes that were free for long).
     """
-    for file in (file for folder in folders for file in folder.rglob("*.c")):
+    for file in folder.rglob("*.c"):
         text, _, _ = file.read_text("utf-8").partition(EDITION)
         file.write_text(f'{text}{EDITION}"{secrets.token_hex(8)}";\n', "utf-8")
 
