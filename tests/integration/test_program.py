@@ -167,7 +167,8 @@ def test_read_only(user: User) -> None:
     "path",
     [
         *("/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches"),
-        *("/proc/irq", "/proc/bus", "/proc/mtrr"),
+        *("/proc/irq/default_smp_affinity", "/proc/bus/pci/00/00.0", "/proc/sysrq-trigger"),
+        "/proc/mtrr",
     ],
 )
 def test_kernel_settings(user: User, path: str) -> None:

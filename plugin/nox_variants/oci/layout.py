@@ -98,7 +98,8 @@ def write_layout(
         for target, source in shared.items():
             _share(source, target)
         for file, data in files.items():
-            _replace(file, data)
+            if not _holds(file, data):
+                _replace(file, data)
 
 
 def write_archive(

@@ -75,9 +75,11 @@ MAP_ALL = ("unshare", "--user", "--map-auto", "--map-root-user", "--")
 """Runs a command as root of a user namespace that has all uids which the user may use (subuid(5)).
 """
 
-_GUARDED = ("acpi", "bus", "fs", "irq", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
+_GUARDED = ("acpi", "fs", "mtrr", "pressure", "scsi", "sys")
 """What is writable in /proc and not about processes: what container engines mount read-only or mask
-(runtime-spec, ``linux.readonlyPaths`` and ``linux.maskedPaths``), mtrr and pressure."""
+(runtime-spec, ``linux.readonlyPaths`` and ``linux.maskedPaths``), mtrr and pressure; without bus,
+irq and sysrq-trigger, which bwrap covers itself (bubblewrap.c, ``cover_proc_dirs``). It misses
+sys: the kernel refuses to say that it is writable."""
 
 _TRIES = 5
 _VANISHED = "Unable to apply mount flags"
