@@ -8,9 +8,11 @@ so that no file, however made, takes long or much memory.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import struct
+import threading
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from nox_variants import toolchain
@@ -19,6 +21,8 @@ from nox_variants.sections import HEADERS, Sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from elftools.elf.elffile import ELFFile
 
 
 MAGIC = b"\x7fELF"
@@ -171,11 +175,21 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _read(file: IO[bytes], head: bytes, blank: FileFacts) -> FileFacts:
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # 30 ms, where there is an ELF file
+@functools.cache
+def load_meanwhile() -> None:
+    """Load the parser beside what is waited for now: a compile, which may well leave an ELF file."""
+    threading.Thread(target=_parser, name="nox-variants-elf", daemon=True).start()
 
+
+def _parser() -> type[ELFFile]:
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # 15 ms, where there is an ELF file
+
+    return ELFFile
+
+
+def _read(file: IO[bytes], head: bytes, blank: FileFacts) -> FileFacts:
     window = _Window(file, _without_sections(head))
-    return _Reader(ELFFile(cast("IO[bytes]", window)), head).facts(blank)
+    return _Reader(_parser()(cast("IO[bytes]", window)), head).facts(blank)
 
 
 def _without_sections(head: bytes) -> bytes:

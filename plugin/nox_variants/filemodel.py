@@ -286,7 +286,7 @@ class ProgramForm(Form):
         [],
         description="What variants that work may measure: one budget, or a list of them.",
     )
-    smoke: SmokeForm = Field(SmokeForm(), description="The smoke run.")
+    smoke: SmokeForm = Field(SmokeForm.model_construct(), description="The smoke run.")
     network: Literal["default", "none"] = Field(
         "default", description="Whether the build may use the network."
     )

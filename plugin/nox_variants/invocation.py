@@ -112,7 +112,7 @@ def run(
                 engine,
                 context,
                 _Recorder(shown, history),
-                jobs=options.jobs or cores() * (1 if info.name is EngineName.EMBEDDED else 2),
+                jobs=options.jobs or _jobs(info.name),
                 fail_fast=options.fail_fast,
                 strict=options.strict,
                 hold=standing.hold,
@@ -365,6 +365,11 @@ def _images(
         locked=locked,
         mirrors=settings.mirrors,
     )
+
+
+def _jobs(engine: EngineName) -> int:
+    """Return how many tasks keep all cores busy: each waits, for mounts and disks or a daemon."""
+    return cores() + 1 if engine is EngineName.EMBEDDED else cores() * 2
 
 
 def project_folder(settings: Settings) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from nox_variants import rootfs
+from nox_variants import elf, rootfs
 from nox_variants.engines import trees
 from nox_variants.engines.builds import Builds, Output
 from nox_variants.errors import BuildFailed
@@ -74,6 +74,7 @@ class Compiler:
         """
 
         def compile_(staging: Path, log: Log) -> list[Output]:
+            elf.load_meanwhile()
             overlay = _overlay(staging, stage, (root, source.root))
             self._run(stage, image, overlay, log)
             remove_work(staging / _WORK)
