@@ -177,7 +177,7 @@ def _text(data: bytes) -> str:
 
 @functools.cache
 def load_meanwhile() -> None:
-    """Load the parser beside what is waited for now: a compile, which may well leave an ELF file."""
+    """Load the parser while a compile is waited for, which may well leave an ELF file."""
     threading.Thread(target=_parser, name="nox-variants-elf", daemon=True).start()
 
 
