@@ -56,6 +56,13 @@ def records(bench: Bench, *plans: Plan) -> tuple[Record, ...]:
     return runner.run(plans, bench.engine, context, Silent(), jobs=2)
 
 
+def end(word: str) -> None:
+    """End what a daemon left of a build."""
+    for number, _ in processes(word):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
 def test_daemon_that_is_stopped(home: Path, roots: dict[str, Path], source: Path) -> None:
     """What it ended, as `systemctl stop docker` does, says nothing about the program."""
     words = token(), token()
@@ -73,8 +80,7 @@ def test_daemon_that_is_stopped(home: Path, roots: dict[str, Path], source: Path
         seen = records(bench, smoked, built)
         stopping.result()
         service.process.wait(daemons.PATIENCE)
-        for number, _ in processes(words[1]):  # BuildKit leaves that when it is stopped
-            os.kill(number, signal.SIGKILL)
+        end(words[1])  # BuildKit leaves that when it is stopped
 
         assert [(each.outcome, each.verdict) for each in seen] == [(Outcome.ERROR, None)] * 2
         assert "the daemon" in seen[0].reason  # it ended it, or is gone, whatever is seen first
@@ -116,8 +122,12 @@ def test_container_that_somebody_ends(
     assert "the daemon ended the container. Was it stopped or restarted" in record.reason
 
 
+@pytest.mark.parametrize(
+    "way",
+    ["buildkit", "classic", "podman"],
+)
 def test_daemon_that_is_paused_while_it_builds(
-    home: Path, roots: dict[str, Path], source: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, home: Path, roots: dict[str, Path], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build has no time limit, but a daemon that does not answer meanwhile is given up."""
     monkeypatch.setattr(pulse, "EVERY", 0.5)
@@ -128,12 +138,15 @@ def test_daemon_that_is_paused_while_it_builds(
         bench.engine._daemon.client.api.timeout = 1  # type: ignore[attr-defined]
         service.process.send_signal(signal.SIGSTOP)
 
-    with daemons.docker() as service, ThreadPoolExecutor(1) as beside:
-        bench = open_docker("buildkit", service, home=home, roots=roots, source=source)
+    started = daemons.podman() if way == "podman" else daemons.docker()
+    with started as service, ThreadPoolExecutor(1) as beside:
+        bench = open_docker(way, service, home=home, roots=roots, source=source)
         beside.submit(pause)
         plan = bench.plan(f"sh -c 'while :; do sleep 1; done' {word}", run="gcc")
         (record,) = records(bench, plan)
         service.process.send_signal(signal.SIGCONT)
+        if way == "podman":  # it lets a command of a build run to its end, client or not
+            end(word)
         wait_until(lambda: not list(processes(word)), "the build ends with its client")
 
     assert (record.outcome, record.verdict) == (Outcome.ERROR, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
+from nox_variants.engines.docker import answers
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.errors import BuildFailed
 from nox_variants.oci.layer import BLOCK, header, write_tree
@@ -18,6 +20,8 @@ from nox_variants.oci.layer import BLOCK, header, write_tree
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from requests import Response
 
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Pairs
@@ -303,34 +307,33 @@ class Classic:
 
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Send the context and follow the build's output."""
-        with explained(f"building {job.tag}"), _context(job) as context:
-            lines = self.daemon.client.api.build(
-                fileobj=context,
-                custom_context=True,
-                dockerfile=DOCKERFILE,
-                tag=job.tag,
-                labels=dict(job.labels),
-                nocache=not job.cache,
-                network_mode=None if job.network else "none",
-                rm=True,
-                forcerm=True,
-                decode=True,
-                timeout=None,
-            )
-            self._follow(lines, log, cancelled)
-
-    @staticmethod
-    def _follow(
-        lines: Iterator[dict[str, str]], log: Callable[[bytes], None], cancelled: threading.Event
-    ) -> None:
         said = ""
-        for line in lines:
-            if cancelled.is_set():
-                raise DaemonError("cancelled")
-            log(line.get("stream", "").encode())
-            said = (said + line.get("stream", ""))[-_KEPT:]
-            if error := line.get("error"):
-                raise failure(" ".join(error.split()), said)
+        with explained(f"building {job.tag}"), _context(job) as context:
+            for line in answers.lines(lambda: self._asked(job, context), cancelled):
+                words = str(line.get("stream", ""))
+                log(words.encode())
+                said = (said + words)[-_KEPT:]
+                if error := line.get("error"):
+                    raise failure(" ".join(str(error).split()), said)
+
+    def _asked(self, job: Job, context: IO[bytes]) -> Response:
+        api = self.daemon.client.api
+        return api.post(
+            f"{api.base_url}/v{api.api_version}/build",
+            params={
+                "dockerfile": DOCKERFILE,
+                "t": job.tag,
+                "labels": json.dumps(dict(job.labels)),
+                "nocache": not job.cache,
+                "networkmode": "default" if job.network else "none",
+                "rm": True,
+                "forcerm": True,
+            },
+            headers={"Content-Type": "application/x-tar"},
+            data=context,
+            stream=True,
+            timeout=None,
+        )
 
 
 @contextmanager
