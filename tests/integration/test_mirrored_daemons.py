@@ -21,7 +21,7 @@ import requests
 import registries
 from dockerbench import WAYS, environment
 from nox_variants.baseline import Pin
-from nox_variants.engines.docker import builders, choosing, connection, downloads
+from nox_variants.engines.docker import answers, builders, choosing, connection
 from nox_variants.engines.docker.connection import DaemonError
 from nox_variants.engines.docker.pulling import Puller
 from nox_variants.errors import ImageError
@@ -436,7 +436,7 @@ def test_cancelled_while_waiting(both: Pulls, address: str) -> None:
 
 def test_cancelled_while_nothing_comes(both: Pulls, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that says nothing is told of, and left when the run ends."""
-    monkeypatch.setattr(downloads, "_SILENCE", 0.05)
+    monkeypatch.setattr(answers, "_SILENCE", 0.05)
     both.own.faults = [Fault(what="silent", path="", times=-1)]
     both.note = lambda text: both.cancelled.set() if "no word" in text else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,17 +80,20 @@ def daemon(*words: bytes, status: bytes = b"200 OK", closes: bool = True) -> Ite
 def test_objects_as_they_come() -> None:
     """An object that comes in two pieces is one, and what comes later is not waited for."""
     with daemon(b'{"stream": "a"}\r\n{"str', b'eam": "b"}\r\n\r\n', closes=False) as made:
-        lines = answers.lines(made.ask, threading.Event())
+        answer = answers.Answer(made.ask)
+        lines = answers.heard(answer.lines, threading.Event())
 
         assert [next(lines), next(lines)] == [{"stream": "a"}, {"stream": "b"}]
-        lines.close()  # type: ignore[attr-defined]  # a generator
+        answer.close()
         assert made.left.wait(PATIENCE)
 
 
 def test_end() -> None:
     """The wait is over when the answer is."""
     with daemon(b'{"stream": "a"}\r\n', b"") as made:
-        assert list(answers.lines(made.ask, threading.Event())) == [{"stream": "a"}]
+        answer = answers.Answer(made.ask)
+
+        assert list(answers.heard(answer.lines, threading.Event())) == [{"stream": "a"}]
 
 
 @pytest.mark.parametrize("words", [(), (b'{"stream": "a"}\n',)], ids=["at once", "in the middle"])
@@ -99,8 +102,11 @@ def test_cancelled(words: tuple[bytes, ...]) -> None:
     cancelled = threading.Event()
     with daemon(*words, closes=False) as made:
         threading.Timer(0.2, cancelled.set).start()
-        with pytest.raises(DaemonError, match=r"^cancelled$"):
-            list(answers.lines(made.ask, cancelled))
+        with (
+            closing(answers.Answer(made.ask)) as answer,
+            pytest.raises(DaemonError, match=r"^cancelled$"),
+        ):
+            list(answers.heard(answer.lines, cancelled))
         # Before it answers, there is nothing that could be closed: that ends with the process.
         assert made.left.wait(PATIENCE) if words else not made.left.is_set()
 
@@ -116,4 +122,29 @@ def test_cancelled(words: tuple[bytes, ...]) -> None:
 def test_errors(words: tuple[bytes, ...], status: bytes, error: type[Exception]) -> None:
     """What goes wrong beside is raised where it is waited for."""
     with daemon(*words, status=status) as made, pytest.raises(error):
-        list(answers.lines(made.ask, threading.Event()))
+        list(answers.heard(answers.Answer(made.ask).lines, threading.Event()))
+
+
+def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long silence is told of, then one twice as long; a word begins it anew."""
+    monkeypatch.setattr(answers, "_SILENCE", 0.02)
+    monkeypatch.setattr(answers, "_POLL", 0.01)
+    said: list[float] = []
+    enough, spoken = threading.Event(), threading.Event()
+
+    def words() -> Iterator[str]:
+        for word in ("a", "b"):
+            enough.wait(PATIENCE)
+            enough.clear()
+            yield word
+            spoken.set()
+
+    def silent(seconds: float) -> None:
+        said.append(seconds)
+        if len(said) % 2 == 0:
+            enough.set()
+            spoken.wait(PATIENCE)
+            spoken.clear()
+
+    assert list(answers.heard(words, threading.Event(), silent)) == ["a", "b"]
+    assert said == [0.02, 0.04] * 2

@@ -1,104 +1,123 @@
-"""Answers of a daemon that take long: read beside whoever waits for them, who may stop to."""
+"""What a daemon says for long: heard beside whoever waits for it, who may stop to at any moment."""
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nox_variants.engines.docker.connection import DaemonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from requests import Response
 
 _POLL = 0.1
 """Seconds between two looks whether the wait has to end."""
 
+_SILENCE = 10.0
+"""Seconds without a word that are told of; then twice as many."""
 
-def lines(ask: Callable[[], Response], cancelled: threading.Event) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of an answer as they come, one per line.
+_T = TypeVar("_T")
 
-    A daemon that is paused or hangs says nothing and closes nothing: what waits for its words, or
-    for it to take ours, cannot be woken. So that is done by a thread, which is left behind then.
+
+def heard(
+    words: Callable[[], Iterable[_T]],
+    cancelled: threading.Event,
+    silent: Callable[[float], object] = lambda _: None,
+) -> Iterator[_T]:
+    """Yield what a daemon says, as it comes.
+
+    One that is paused or hangs says nothing and closes nothing: who waits for its words, or for it
+    to take ours, cannot be woken. So a thread does that, which is left behind then.
 
     Args:
-        ask: Sends the request; the answer is one that is streamed.
-        cancelled: Ends the wait, and the connection, which tells the daemon.
+        words: Asks, and returns what is said.
+        cancelled: Ends the wait.
+        silent: Told for how many seconds nothing was said, when that is long.
 
     Raises:
         DaemonError: It was cancelled.
-        docker.errors.APIError: The daemon refuses.
-        Exception: What `ask` and the connection raise.
+        BaseException: What `words` raises.
     """
-    reading = _Reading(ask)
-    threading.Thread(target=reading.run, name="nox-variants-answer", daemon=True).start()
-    try:
-        while True:
-            if cancelled.is_set():
-                raise DaemonError("cancelled")
-            with suppress(Empty):
-                found = reading.found.get(timeout=_POLL)
-                if found is None:
-                    return
-                if isinstance(found, Exception):
-                    raise found
-                yield found
-    finally:
-        reading.stop()
+    inbox: SimpleQueue[tuple[_T] | BaseException | None] = SimpleQueue()
+
+    def listen() -> None:
+        try:
+            for each in words():
+                inbox.put((each,))
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            inbox.put(error)
+        else:
+            inbox.put(None)
+
+    threading.Thread(target=listen, name="nox-variants-answer", daemon=True).start()
+    last, longest = time.monotonic(), _SILENCE
+    while not cancelled.is_set():
+        try:
+            found = inbox.get(timeout=_POLL)
+        except Empty:
+            if time.monotonic() > last + longest:
+                silent(longest)
+                longest *= 2
+            continue
+        if found is None:
+            return
+        if isinstance(found, BaseException):
+            raise found
+        yield found[0]
+        last, longest = time.monotonic(), _SILENCE
+    raise DaemonError("cancelled")
 
 
-class _Reading:
-    """One answer.
+class Answer:
+    """An answer of JSON objects, one per line; closed, it tells the daemon that its client is gone.
 
-    Attributes:
-        found: Its objects; in the end None, or what went wrong.
+    Args:
+        ask: Sends the request; the answer is one that is streamed.
     """
 
     def __init__(self, ask: Callable[[], Response]) -> None:
-        self.found: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
         self._ask = ask
         self._lock = threading.Lock()
-        self._answer: Response | None = None
-        self._stopped = False
+        self._response: Response | None = None
+        self._closed = False
 
-    def run(self) -> None:
-        try:
-            with self._ask() as answer:
-                if self._takes(answer):
-                    _check(answer)
-                    for line in answer.iter_lines():
-                        if line:
-                            self.found.put(json.loads(line))
-        except Exception as error:  # noqa: BLE001  # raised where it is waited for
-            self.found.put(error)
-        else:
-            self.found.put(None)
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Ask, and yield the objects.
 
-    def _takes(self, answer: Response) -> bool:
-        with self._lock:
-            self._answer = answer
-            return not self._stopped
+        Raises:
+            docker.errors.APIError: The daemon refuses.
+            Exception: What `ask` and the connection raise.
+        """
+        with self._ask() as response:
+            with self._lock:
+                self._response = response
+                if self._closed:
+                    return
+            _check(response)
+            yield from (json.loads(line) for line in response.iter_lines() if line)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Close the connection, if there is one by now."""
         from docker.types import CancellableStream  # noqa: PLC0415  # with the SDK
 
         with self._lock:
-            self._stopped = True
-            if self._answer is not None:
+            self._closed = True
+            if self._response is not None:
                 with suppress(Exception):  # it is closed already, or ssh's, which ends with us
-                    CancellableStream(iter(()), self._answer).close()
+                    CancellableStream(iter(()), self._response).close()
 
 
-def _check(answer: Response) -> None:
+def _check(response: Response) -> None:
     from docker.errors import create_api_error_from_http_exception  # noqa: PLC0415  # with the SDK
     from requests.exceptions import HTTPError  # noqa: PLC0415
 
     try:
-        answer.raise_for_status()
+        response.raise_for_status()
     except HTTPError as error:
         create_api_error_from_http_exception(error)

@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from nox_variants.engines.docker import answers
+from nox_variants.engines.docker.answers import Answer, heard
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.errors import BuildFailed
 from nox_variants.oci.layer import BLOCK, header, write_tree
@@ -308,8 +308,12 @@ class Classic:
     def build(self, job: Job, log: Callable[[bytes], None], cancelled: threading.Event) -> None:
         """Send the context and follow the build's output."""
         said = ""
-        with explained(f"building {job.tag}"), _context(job) as context:
-            for line in answers.lines(lambda: self._asked(job, context), cancelled):
+        with (
+            explained(f"building {job.tag}"),
+            _context(job) as context,
+            closing(Answer(lambda: self._asked(job, context))) as answer,
+        ):
+            for line in heard(answer.lines, cancelled):
                 words = str(line.get("stream", ""))
                 log(words.encode())
                 said = (said + words)[-_KEPT:]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from nox_variants.engines.docker.answers import heard
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.errors import ImageError, ImageUnavailable
 from nox_variants.images import transient
@@ -26,16 +25,8 @@ if TYPE_CHECKING:
     from nox_variants.engines.docker.connection import Daemon
     from nox_variants.model import Mirrors
 
-    _Line = dict[str, Any] | BaseException | None
-
 _EVERY = 2.0
 """Seconds between two notes on how far a pull is."""
-
-_SILENCE = 10.0
-"""Seconds without a word of the daemon that are told of; then twice as many."""
-
-_POLL = 0.1
-"""Seconds between two looks at whether the run has been cancelled."""
 
 _DENIED = re.compile(r"unauthorized|denied|authentication", re.IGNORECASE)
 _MISSING = re.compile(r"not found|manifest unknown", re.IGNORECASE)
@@ -132,38 +123,12 @@ class Downloads:
 
     def _lines(self, silence: str, reference: str) -> Iterator[dict[str, Any]]:
         """Yield what the daemon says of a pull; one that says nothing can be left all the same."""
-        inbox: SimpleQueue[_Line] = SimpleQueue()
-
-        def read() -> None:
-            api = self._daemon.client.api
-            try:
-                for line in api.pull(*name_and_tag(reference), stream=True, decode=True):
-                    inbox.put(line)
-            except BaseException as error:  # noqa: BLE001  # handed to the thread that pulls
-                inbox.put(error)
-            else:
-                inbox.put(None)
-
-        threading.Thread(target=read, daemon=True).start()
-        while (line := self._next(silence, inbox)) is not None:
-            if isinstance(line, BaseException):
-                raise line
-            yield line
-
-    def _next(self, silence: str, inbox: SimpleQueue[_Line]) -> _Line:
-        """Wait for a daemon's next word, and tell of a long silence.
-
-        Raises:
-            DaemonError: The run was cancelled.
-        """
-        begin, longest = time.monotonic(), _SILENCE
-        while not self._cancelled.is_set():
-            with contextlib.suppress(Empty):
-                return inbox.get(timeout=_POLL)
-            if time.monotonic() > begin + longest:
-                self._progress(f"{silence} {duration(longest)}")
-                longest *= 2
-        raise DaemonError("cancelled")
+        pull, (name, tag) = self._daemon.client.api.pull, name_and_tag(reference)
+        return heard(
+            lambda: pull(name, tag, stream=True, decode=True),
+            self._cancelled,
+            lambda seconds: self._progress(f"{silence} {duration(seconds)}"),
+        )
 
     def _follow(self, name: str, what: str, lines: Iterator[dict[str, Any]]) -> None:
         """Say now and then how far it is."""
