@@ -38,6 +38,7 @@ nox_variants.register("variants.yaml")
 
 
 LOCK = "tests/requirements.txt"
+FUZZED = ["archive", "config", "credentials", "elf", "layer", "lock", "record", "registry"]
 """What the sessions below install: each version by its hashes. `nox -s lock` makes it anew."""
 
 
@@ -101,12 +102,12 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Feed the readers anything, an hour in all by default: nox -s fuzz -- [NAME...] [SECONDS]."""
+    """Feed the readers anything, 10 minutes each by default: nox -s fuzz -- [NAME...] [SECONDS]."""
     session.install("atheris>=3", ".")
     seconds = next(filter(str.isdecimal, session.posargs), "600")
     names = [each for each in session.posargs if not each.isdecimal()]
     folder = session.create_tmp()
-    for name in names or ["archive", "config", "elf", "layer", "record", "registry"]:
+    for name in names or FUZZED:
         session.run("python", "tests/fuzz/run.py", name, folder, f"-max_total_time={seconds}")
 
 

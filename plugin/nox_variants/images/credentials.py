@@ -232,13 +232,16 @@ def _credentials(where: str, registry: str, environ: Mapping[str, str]) -> _Cred
         if not values:
             return _Credentials()
         config = auth.load_config(config_dict=values, credstore_env=dict(environ))
-    except (OSError, ValueError, TypeError, AttributeError, DockerException) as error:
+        helper = config.get_credential_store(registry)
+    except (
+        *(OSError, ValueError, TypeError, AttributeError, RecursionError),
+        DockerException,
+    ) as error:
         what = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise ImageError(
             f"{where}: {file}: cannot be read: {what}",
             hint=f"Mend it, or log in again: {login_hint(registry)}.",
         ) from None
-    helper = config.get_credential_store(registry)
     program = f"docker-credential-{helper}"
     if helper and shutil.which(program, path=environ.get("PATH")) is None:
         raise ImageError(

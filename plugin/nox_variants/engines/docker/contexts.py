@@ -24,7 +24,7 @@ def current(environ: Mapping[str, str]) -> str:
         return name
     try:
         values = json.loads((_folder(environ) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(values.get("currentContext") or "") if isinstance(values, dict) else ""
 
@@ -42,7 +42,7 @@ def endpoint(name: str, environ: Mapping[str, str]) -> tuple[str, TLSConfig | No
         host, unverified = str(found["Host"]), bool(found.get("SkipTLSVerify"))
     except FileNotFoundError as error:
         raise EngineUnavailable(f"there is no docker context {name!r}") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise EngineUnavailable(f"docker context {name!r} cannot be read: {file}") from error
     files = _folder(environ) / "contexts" / "tls" / key / "docker"
     return host, _tls(files, unverified=unverified)
