@@ -44,6 +44,12 @@ LOOK = 0.5
 GRACE = 10.0
 """Seconds that the daemon gets to end a container that was killed."""
 
+FIRST = 1.0
+"""Seconds in which a program may be killed for its memory before the daemon listens for that."""
+
+AGAIN = 3
+"""Further runs of a program that was killed so soon, until one is told of."""
+
 NOTED = 0.5
 """Seconds after which the daemon has noted that it ended a container."""
 
@@ -135,9 +141,26 @@ def observe(
 ) -> Observation:
     """Run a container within the limits and report what was seen.
 
+    Docker listens for the kernel's word on memory when a program runs already (containerd,
+    runtime/v2/runc, ``service.Start``): of one that is killed at once, it may not hear why. So
+    that is run again, and what is reported is a run of which it did.
+
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
+    first = _observed(daemon, run, smoke, reaper, cancelled)
+    docker = daemon.info.name is EngineName.DOCKER  # Podman never hears of those
+    if docker and first.signal == signal.SIGKILL and first.seconds < FIRST:
+        for _ in range(AGAIN):
+            seen = _observed(daemon, run, smoke, reaper, cancelled)
+            if seen.out_of_memory:
+                return seen
+    return first
+
+
+def _observed(
+    daemon: Daemon, run: Run, smoke: Smoke, reaper: Reaper, cancelled: threading.Event
+) -> Observation:
     if cancelled.is_set():
         raise DaemonError("cancelled")
     made: list[Container | Image] = []
