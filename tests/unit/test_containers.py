@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from nox_variants.engines.docker import containers
+from nox_variants.engines.docker.offline import Offline
 from nox_variants.model import Smoke
 from nox_variants.results import EngineName, Observation
 
@@ -52,7 +53,7 @@ def test_killed_at_once(
     run = containers.Run(image="i", cmd=(), env=(), labels=(), agrees=lambda _: True)
     reaper = containers.Reaper()
 
-    found = containers.observe(daemon, run, Smoke(), reaper, threading.Event())
+    found = containers.observe(daemon, run, Smoke(), Offline(daemon), reaper, threading.Event())
 
     assert (found, len(done)) == (seen, count)
     reaper.close()

@@ -21,7 +21,7 @@ from nox_variants.engines.compiling import Compiler
 from nox_variants.engines.inspection import Files, Inspector, shipped
 from nox_variants.results import EngineInfo, EngineName, Linkage, Observation
 from nox_variants.sandbox import bubblewrap, probes
-from nox_variants.sandbox.program import Program, run_program
+from nox_variants.sandbox.program import HOSTS, NO_RESOLVER, Program, run_program
 from nox_variants.sources import Sources
 
 if TYPE_CHECKING:
@@ -40,15 +40,8 @@ _SKELETON = "skeleton-1"
 _FOLDERS = ("proc", "dev", "sys", "tmp", "etc")
 _FILES = {
     "etc/hostname": f"{bubblewrap.HOSTNAME}\n",
-    "etc/hosts": (
-        "127.0.0.1\tlocalhost\n"
-        "::1\tlocalhost ip6-localhost ip6-loopback\n"
-        "fe00::\tip6-localnet\n"
-        "ff00::\tip6-mcastprefix\n"
-        "ff02::1\tip6-allnodes\n"
-        "ff02::2\tip6-allrouters\n"
-    ),
-    "etc/resolv.conf": "# A smoke run has no network.\n",
+    "etc/hosts": HOSTS,
+    "etc/resolv.conf": NO_RESOLVER,
 }
 """What a container engine adds to an image when it runs it without a network."""
 

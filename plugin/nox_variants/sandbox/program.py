@@ -66,6 +66,19 @@ GRACE = 2.0
 TMP_SIZE = 64 * 1024 * 1024
 SHM_SIZE = 16 * 1024 * 1024
 
+HOSTS = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+"""/etc/hosts of a run without a network, as container engines give it."""
+
+NO_RESOLVER = "# A smoke run has no network.\n"
+"""/etc/resolv.conf of such a run."""
+
 OPEN_FILES = 1024
 
 SIGNALLED = 128

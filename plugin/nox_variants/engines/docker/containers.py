@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from nox_variants.engines.docker.companion import Brought, Companion
     from nox_variants.engines.docker.connection import Daemon
+    from nox_variants.engines.docker.offline import Offline
     from nox_variants.model import Pairs, Smoke
     from nox_variants.results import ServiceSeen
 
@@ -136,8 +137,13 @@ def _remove(*made: Container | Image) -> None:
                 each.remove(force=True)
 
 
-def observe(
-    daemon: Daemon, run: Run, smoke: Smoke, reaper: Reaper, cancelled: threading.Event
+def observe(  # noqa: PLR0917
+    daemon: Daemon,
+    run: Run,
+    smoke: Smoke,
+    offline: Offline,
+    reaper: Reaper,
+    cancelled: threading.Event,
 ) -> Observation:
     """Run a container within the limits and report what was seen.
 
@@ -148,18 +154,23 @@ def observe(
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
-    first = _observed(daemon, run, smoke, reaper, cancelled)
+    first = _observed(daemon, run, smoke, offline, reaper, cancelled)
     docker = daemon.info.name is EngineName.DOCKER  # Podman never hears of those
     if docker and first.signal == signal.SIGKILL and first.seconds < FIRST:
         for _ in range(AGAIN):
-            seen = _observed(daemon, run, smoke, reaper, cancelled)
+            seen = _observed(daemon, run, smoke, offline, reaper, cancelled)
             if seen.out_of_memory:
                 return seen
     return first
 
 
-def _observed(
-    daemon: Daemon, run: Run, smoke: Smoke, reaper: Reaper, cancelled: threading.Event
+def _observed(  # noqa: PLR0917
+    daemon: Daemon,
+    run: Run,
+    smoke: Smoke,
+    offline: Offline,
+    reaper: Reaper,
+    cancelled: threading.Event,
 ) -> Observation:
     if cancelled.is_set():
         raise DaemonError("cancelled")
@@ -169,8 +180,10 @@ def _observed(
             with ExitStack() as stack:
                 probe = Probe(smoke)
                 beside = None
-                place: dict[str, Any] = {"network_mode": "none", "hostname": HOSTNAME}
-                if run.brought is not None:
+                place: dict[str, Any] = {"hostname": HOSTNAME}
+                if run.brought is None:
+                    place |= offline.options(run.image)
+                else:
                     helper = companion.create(daemon, run.brought, run.labels)
                     made.append(helper)
                     beside = companion.Companion(helper, run.brought.fixtures, probe)

@@ -19,6 +19,7 @@ from nox_variants.engines.docker.bringing import Bringer, reference
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
 from nox_variants.engines.docker.leftovers import remove_left_behind
+from nox_variants.engines.docker.offline import Offline
 from nox_variants.engines.docker.pulling import environment, find_image
 from nox_variants.engines.docker.pulse import Pulse
 from nox_variants.engines.docker.sizes import Made, Measurer
@@ -128,6 +129,7 @@ class DockerEngine:
             store=store, images=images, layers=self._layers, cancelled=cancelled
         )
         self._reaper = containers.Reaper()
+        self._offline = Offline(daemon)
         self._lock = threading.Lock()
         self._prepared: dict[Image, PreparedImage] = {}
         self._assembled: dict[str, Made] = {}
@@ -271,7 +273,9 @@ class DockerEngine:
             agrees=lambda words: self._may_be(image, words),
             brought=self._brought(image, smoke),
         )
-        return containers.observe(self._daemon, run, smoke, self._reaper, self._cancelled)
+        return containers.observe(
+            self._daemon, run, smoke, self._offline, self._reaper, self._cancelled
+        )
 
     def _may_be(self, image: VariantImage, words: str) -> bool:
         """Tell whether the kernel may have said such words of an image's command."""
@@ -362,6 +366,7 @@ class DockerEngine:
     def close(self) -> None:
         """Wait for the removal of containers, and close every connection."""
         self._reaper.close()
+        self._offline.close()
         self._daemon.client.close()
 
     # --- images --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What runs that have died left in a daemon: containers and images that nobody removed."""
+"""What runs that have died left in a daemon: containers, images and volumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def remove_left_behind(daemon: Daemon) -> int:
     """Remove what runs on this machine that have died left; returns how many containers."""
     here, count = socket.gethostname(), 0
     ours: dict[str, str | list[str] | bool] = {"label": OWNER}
-    with explained("looking for containers that were left"):
+    with explained("looking for what was left"):
         found = daemon.client.containers.list(all=True, filters=ours, sparse=True)
         for container in sorted(found, key=lambda each: FIXTURES in _sparse_labels(each)):
             if ended(_sparse_labels(container).get(OWNER, ""), here):
@@ -30,6 +30,10 @@ def remove_left_behind(daemon: Daemon) -> int:
             if ended(image.labels[OWNER], here):
                 with suppress(Exception):
                     image.remove(force=True)
+        for volume in daemon.client.volumes.list(filters=ours):
+            if ended(volume.attrs["Labels"][OWNER], here):
+                with suppress(Exception):
+                    volume.remove(force=True)
     return count
 
 
