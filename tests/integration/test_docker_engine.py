@@ -27,6 +27,7 @@ from nox_variants.errors import BuildFailed, EngineUnavailable, ImageError, Vari
 from nox_variants.invocation import _context
 from nox_variants.model import LinkMode, Smoke
 from nox_variants.results import EngineName, Outcome
+from nox_variants.sandbox.program import HOSTS, NO_RESOLVER
 from samples import SETTINGS
 
 if TYPE_CHECKING:
@@ -318,6 +319,34 @@ def test_nothing_is_left(client: docker.DockerClient, bench: Bench) -> None:
     assert len(left) == len(mine)
     for each in mine:
         each.remove(force=True)
+
+
+def test_network(way: str, bench: Bench) -> None:
+    """A smoke run has the loopback, IPv6 too, and the files that tell of it; nothing else."""
+    asked = "cat /etc/hosts /etc/resolv.conf; tail -n +3 /proc/net/dev | cut -d: -f1"
+    seen = bench.run(bench.plan(**shell(f"{asked}; grep -c ^0*1.01 /proc/net/if_inet6")))
+    *files, loopback, addresses = seen.stdout.splitlines(keepends=True)
+
+    assert (loopback.strip(), seen.exit_code) == ("lo", 0)
+    if WAYS[way] == "docker":
+        assert ("".join(files), addresses) == (HOSTS + NO_RESOLVER, "1\n")
+    else:
+        assert any("127.0.0.1" in line and "localhost" in line for line in files)
+
+
+def test_volume_goes_with_its_run(way: str, client: docker.DockerClient, bench: Bench) -> None:
+    """What holds those files is gone after the run, or when a later one finds its owner dead."""
+    bench.run(bench.plan())
+    ours = {"label": f"{LABEL}owner"}
+    made = client.volumes.list(filters=ours)
+    dead = client.volumes.create(labels={f"{LABEL}owner": f"{socket.gethostname()}:{2**22}"})
+
+    remove_left_behind(bench.engine._daemon)  # type: ignore[attr-defined]
+    assert dead.id not in {each.id for each in client.volumes.list()}
+    bench.engine.close()
+    left = {each.id for each in client.volumes.list(filters=ours)}
+    assert len(made) == (WAYS[way] == "docker")
+    assert not left & {each.id for each in made}
 
 
 def test_tag_of_somebody_else_is_left_alone(client: docker.DockerClient, bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A container that is killed at once: run again, until the daemon hears why."""
+"""Containers of smoke runs: killed at once, and without a network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from docker.errors import APIError
 
 from nox_variants.engines.docker import containers
 from nox_variants.engines.docker.offline import Offline
@@ -57,3 +58,37 @@ def test_killed_at_once(
 
     assert (found, len(done)) == (seen, count)
     reaper.close()
+
+
+class Refusing:
+    """A daemon that makes volumes, but does not mount what they hold."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+        self.volumes = SimpleNamespace(create=self._volume)
+        self.containers = SimpleNamespace(create=self._container)
+
+    def _made(self, name: str, **more: Any) -> Any:
+        self.left.append(name)
+        return SimpleNamespace(name=name, remove=lambda **_: self.left.remove(name), **more)
+
+    def _volume(self, **_: Any) -> Any:
+        return self._made("volume", attrs={"Mountpoint": "/nowhere"})
+
+    def _container(self, *_: Any, mounts: list[dict[str, Any]], **__: Any) -> Any:
+        if mounts[0]["Type"] == "bind":
+            raise APIError("bind source path does not exist: /nowhere/hosts")
+        return self._made("container", put_archive=lambda *_: True)
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_own_way(name: str) -> None:
+    """A daemon that mounts nothing out of a volume gives no network in its own way, as Podman."""
+    client = Refusing()
+    info = SimpleNamespace(name=EngineName(name))
+    offline = Offline(cast("Daemon", SimpleNamespace(info=info, client=client)))
+
+    assert [offline.options("image") for _ in range(2)] == [{"network_mode": "none"}] * 2
+    assert client.left == ([] if name == "podman" else ["volume", "container"])
+    offline.close()
+    assert client.left == []
