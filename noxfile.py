@@ -38,8 +38,10 @@ nox_variants.register("variants.yaml")
 
 
 LOCK = "tests/requirements.txt"
-FUZZED = ["archive", "config", "credentials", "elf", "layer", "lock", "record", "registry"]
 """What the sessions below install: each version by its hashes. `nox -s lock` makes it anew."""
+
+FUZZED = ["archive", "config", "credentials", "elf", "layer", "lock", "record", "registry"]
+"""The modules of tests/fuzz with targets."""
 
 
 def _install(session: nox.Session) -> None:

@@ -135,7 +135,8 @@ def _parser(prog: str, environ: Mapping[str, str]) -> _Parser:
         type=_jobs,
         default=_default_jobs(environ),
         metavar="N",
-        help="how many tasks run at once (NOX_VARIANTS_JOBS; default: cores, twice with a daemon)",
+        help="how many tasks run at once (NOX_VARIANTS_JOBS; default: cores and one more, twice the"
+        " cores with a daemon)",
     )
     add("--json", type=Path, metavar="FILE", help="write the records there as JSON")
     add("--no-cache", action="store_true", help="prepare images and compile anew")

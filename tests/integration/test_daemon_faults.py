@@ -122,10 +122,7 @@ def test_container_that_somebody_ends(
     assert "the daemon ended the container. Was it stopped or restarted" in record.reason
 
 
-@pytest.mark.parametrize(
-    "way",
-    ["buildkit", "classic", "podman"],
-)
+@pytest.mark.parametrize("way", ["buildkit", "classic", "podman"])
 def test_daemon_that_is_paused_while_it_builds(
     way: str, home: Path, roots: dict[str, Path], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

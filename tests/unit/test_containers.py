@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +11,6 @@ from docker.errors import APIError
 
 from nox_variants.engines.docker import containers
 from nox_variants.engines.docker.offline import Offline
-from nox_variants.model import Smoke
 from nox_variants.results import EngineName, Observation
 
 if TYPE_CHECKING:
@@ -40,24 +38,13 @@ def test_killed_at_once(
     runs: list[Observation],
     seen: Observation,
     count: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What counts is the run of which the daemon heard, or the first one."""
-    done: list[Observation] = []
+    left = iter(runs)
 
-    def observed(*_: Any) -> Observation:
-        done.append(runs[len(done)])
-        return done[-1]
+    found = containers.heard_of(EngineName(name), lambda: next(left))
 
-    monkeypatch.setattr(containers, "_observed", observed)
-    daemon = cast("Daemon", SimpleNamespace(info=SimpleNamespace(name=EngineName(name))))
-    run = containers.Run(image="i", cmd=(), env=(), labels=(), agrees=lambda _: True)
-    reaper = containers.Reaper()
-
-    found = containers.observe(daemon, run, Smoke(), Offline(daemon), reaper, threading.Event())
-
-    assert (found, len(done)) == (seen, count)
-    reaper.close()
+    assert (found, len(runs) - len(list(left))) == (seen, count)
 
 
 class Refusing:

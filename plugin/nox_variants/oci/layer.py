@@ -181,6 +181,11 @@ def header(name: str, size: int, *, mtime: int = 0) -> bytes:
     return _headers(name.encode(), b"0", mode=0o644, size=size, mtime=mtime)
 
 
+def plain_file(name: str, data: bytes) -> bytes:
+    """Return the whole tar entry of a regular file with mode 0644."""
+    return header(name, len(data)) + data + bytes(-len(data) % BLOCK)
+
+
 def _headers(
     name: bytes, kind: bytes, *, mode: int, size: int = 0, mtime: int = 0, link: bytes = b""
 ) -> bytes:

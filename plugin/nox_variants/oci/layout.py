@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, cast
 from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.image import INDEX, MANIFEST, descriptor
-from nox_variants.oci.layer import BLOCK, header
+from nox_variants.oci.layer import BLOCK, header, plain_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,15 +129,15 @@ def write_archive(
         for name in ("blobs/", f"{BLOBS}/"):
             out.write(header(name, 0))
         for data in (config, manifest):
-            _add(out, f"{BLOBS}/{hex_of(sha256_bytes(data))}", data)
+            out.write(plain_file(f"{BLOBS}/{hex_of(sha256_bytes(data))}", data))
         for layer in _distinct(layers):
             out.write(header(f"{BLOBS}/{hex_of(layer.diff_id)}", layer.size))
             write_layer(out, layer)
             out.write(bytes(-layer.size % BLOCK))
-        _add(out, "index.json", index(manifest, tag))
+        out.write(plain_file("index.json", index(manifest, tag)))
         if docker:
-            _add(out, "manifest.json", _docker_manifest(tag, config, layers))
-        _add(out, "oci-layout", MARKER)
+            out.write(plain_file("manifest.json", _docker_manifest(tag, config, layers)))
+        out.write(plain_file("oci-layout", MARKER))
         out.write(bytes(2 * BLOCK))
 
 
@@ -156,10 +156,6 @@ def _docker_manifest(tag: str, config: bytes, layers: Sequence[LayerBlob]) -> by
 
 def _distinct(layers: Sequence[LayerBlob]) -> list[LayerBlob]:
     return list({layer.diff_id: layer for layer in layers}.values())
-
-
-def _add(out: IO[bytes], name: str, data: bytes) -> None:
-    out.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
 
 
 def write_layer(out: IO[bytes], layer: LayerBlob) -> None:

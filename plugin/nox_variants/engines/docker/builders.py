@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from nox_variants.engines.docker.answers import Answer, heard
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.errors import BuildFailed
-from nox_variants.oci.layer import BLOCK, header, write_tree
+from nox_variants.oci.layer import plain_file, write_tree
 
 if TYPE_CHECKING:
     import threading
@@ -329,7 +329,7 @@ class Classic:
                 "t": job.tag,
                 "labels": json.dumps(dict(job.labels)),
                 "nocache": not job.cache,
-                "networkmode": "default" if job.network else "none",
+                "networkmode": None if job.network else "none",
                 "rm": True,
                 "forcerm": True,
             },
@@ -343,9 +343,8 @@ class Classic:
 @contextmanager
 def _context(job: Job) -> Iterator[IO[bytes]]:
     """Yield the context as a tar, with the Dockerfile in it."""
-    text = job.dockerfile.encode()
     with tempfile.TemporaryFile() as file:
-        file.write(header(DOCKERFILE, len(text)) + text + bytes(-len(text) % BLOCK))
+        file.write(plain_file(DOCKERFILE, job.dockerfile.encode()))
         write_tree(job.context, file, mtime=0)
         file.seek(0)
         yield file

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nox_variants.engines.docker.connection import DaemonError
 from nox_variants.engines.docker.labels import FIXTURES
-from nox_variants.oci.layer import BLOCK, header
+from nox_variants.oci.layer import BLOCK, plain_file
 from nox_variants.results import EngineName
 from nox_variants.sandbox import fixtures
 from nox_variants.sandbox.bubblewrap import HOSTNAME
@@ -181,7 +181,7 @@ def derive(
     container = daemon.client.containers.create(image, command=["-"], labels=dict(labels))
     archive = io.BytesIO()
     for path, data in added:
-        archive.write(header(path[1:], len(data)) + data + bytes(-len(data) % BLOCK))
+        archive.write(plain_file(path[1:], data))
     archive.write(bytes(2 * BLOCK))
     archive.seek(0)
     container.put_archive("/", archive)

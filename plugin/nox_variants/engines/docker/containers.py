@@ -137,6 +137,26 @@ def _remove(*made: Container | Image) -> None:
                 each.remove(force=True)
 
 
+def heard_of(name: EngineName, observe: Callable[[], Observation]) -> Observation:
+    """Return what was seen of a run whose end the daemon has understood, if there is one.
+
+    Docker listens for the kernel's word on memory when a program runs already (containerd,
+    runtime/v2/runc, ``service.Start``): of one that is killed at once, it may not hear why. So
+    that is run again. Podman never hears of those.
+
+    Args:
+        name: The daemon's.
+        observe: Runs the program.
+    """
+    first = observe()
+    if name is EngineName.DOCKER and first.signal == signal.SIGKILL and first.seconds < FIRST:
+        for _ in range(AGAIN):
+            seen = observe()
+            if seen.out_of_memory:
+                return seen
+    return first
+
+
 def observe(  # noqa: PLR0917
     daemon: Daemon,
     run: Run,
@@ -147,31 +167,9 @@ def observe(  # noqa: PLR0917
 ) -> Observation:
     """Run a container within the limits and report what was seen.
 
-    Docker listens for the kernel's word on memory when a program runs already (containerd,
-    runtime/v2/runc, ``service.Start``): of one that is killed at once, it may not hear why. So
-    that is run again, and what is reported is a run of which it did.
-
     Raises:
         DaemonError: The daemon failed, or the run was cancelled; says nothing about the program.
     """
-    first = _observed(daemon, run, smoke, offline, reaper, cancelled)
-    docker = daemon.info.name is EngineName.DOCKER  # Podman never hears of those
-    if docker and first.signal == signal.SIGKILL and first.seconds < FIRST:
-        for _ in range(AGAIN):
-            seen = _observed(daemon, run, smoke, offline, reaper, cancelled)
-            if seen.out_of_memory:
-                return seen
-    return first
-
-
-def _observed(  # noqa: PLR0917
-    daemon: Daemon,
-    run: Run,
-    smoke: Smoke,
-    offline: Offline,
-    reaper: Reaper,
-    cancelled: threading.Event,
-) -> Observation:
     if cancelled.is_set():
         raise DaemonError("cancelled")
     made: list[Container | Image] = []

@@ -273,8 +273,11 @@ class DockerEngine:
             agrees=lambda words: self._may_be(image, words),
             brought=self._brought(image, smoke),
         )
-        return containers.observe(
-            self._daemon, run, smoke, self._offline, self._reaper, self._cancelled
+        return containers.heard_of(
+            self._daemon.info.name,
+            lambda: containers.observe(
+                self._daemon, run, smoke, self._offline, self._reaper, self._cancelled
+            ),
         )
 
     def _may_be(self, image: VariantImage, words: str) -> bool:

@@ -1,4 +1,4 @@
-"""No network for containers, at half the price of Docker's own way.
+"""No network for containers, at less than the price of Docker's own way.
 
 For its network `none`, Docker starts its own program twice per container, to set up what is not
 there (libnetwork, ``set-ipv6`` and ``libnetwork-setkey``). One whose network is disabled gets the
@@ -8,14 +8,13 @@ gives a network are missing; they are mounted out of a volume.
 
 from __future__ import annotations
 
-import io
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import OWNER, owner
-from nox_variants.oci.layer import BLOCK, header
+from nox_variants.oci.layer import BLOCK, plain_file
 from nox_variants.results import EngineName
 from nox_variants.sandbox.program import HOSTS, NO_RESOLVER
 
@@ -89,9 +88,5 @@ class Offline:
 
 
 def _archive() -> bytes:
-    out = io.BytesIO()
-    for name, text in _FILES:
-        data = text.encode()
-        out.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
-    out.write(bytes(2 * BLOCK))
-    return out.getvalue()
+    files = (plain_file(name, text.encode()) for name, text in _FILES)
+    return b"".join((*files, bytes(2 * BLOCK)))
