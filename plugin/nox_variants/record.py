@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nox_variants import jsontext
 from nox_variants.limits import Level, Measure
 from nox_variants.model import Cause, Digest, Libs, LinkMode, SourceKind, Verdict
 from nox_variants.results import EngineName, Linkage, Outcome, Role, ServiceSeen, Sizes
@@ -314,7 +314,7 @@ def from_text(text: bytes) -> Record:
         record = _adapter().validate_json(text)
         if record.schema == SCHEMA:
             return record
-    return from_json(json.loads(text))
+    return from_json(jsontext.parsed(text))
 
 
 def _migrated(values: object) -> object:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nox_variants import jsontext
 from nox_variants.errors import HistoryError, UsageError
 from nox_variants.record import SCHEMA, Record, from_json, from_text, to_text
 from nox_variants.sharding import Part
+from nox_variants.wholefile import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import TextIO
+    from pathlib import Path
 
 JSON_LINES = ".jsonl"
 """The suffix of files with a record per line."""
@@ -71,9 +71,7 @@ def _values(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except RecursionError as error:
-            raise _damaged(place, error) from error
+            values = jsontext.parsed(line)
         except ValueError as error:
             if number > 1:
                 raise _damaged(place, error) from error
@@ -85,8 +83,8 @@ def _values(file: Path, opened: Any) -> Iterator[tuple[str, Any]]:
 def _lines_of_document(file: Path, head: bytes, opened: Any) -> Iterator[tuple[str, Any]]:
     """Yield the records of a document as :func:`document` writes it, as texts."""
     try:
-        yield from _entries(f"{file}", json.loads(head + b"]}"))
-    except (ValueError, RecursionError) as error:
+        yield from _entries(f"{file}", jsontext.parsed(head + b"]}"))
+    except ValueError as error:
         raise _damaged(f"{file}:1", error) from error
     for number, line in enumerate(iter(lambda: opened.readline(LONGEST_LINE + 1), b"")):
         if line.startswith(b"]"):
@@ -99,8 +97,8 @@ def _document(file: Path, text: bytes) -> Iterator[tuple[str, Any]]:
     if len(text) > LARGEST_DOCUMENT:
         raise HistoryError(f"{file}: is larger than {LARGEST_DOCUMENT} bytes")
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = jsontext.parsed(text)
+    except ValueError as error:
         raise _damaged(f"{file}", error) from error
     yield from _entries(f"{file}", values)
 
@@ -206,23 +204,10 @@ def write(file: Path, text: str | Iterable[str], *, what: str) -> None:
         UsageError: It cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as draft:
-            try:
-                _fill(draft, [text] if isinstance(text, str) else text)
-                Path(draft.name).chmod(0o644)
-                Path(draft.name).replace(file)
-            except BaseException:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
+        with whole_file(file) as draft:
+            for part in [text] if isinstance(text, str) else text:
+                draft.write(part.encode())
     except OSError as error:
         raise UsageError(
             f"{what} {file}: cannot be written: {error.strerror}", hint="Does its folder exist?"
         ) from error
-
-
-def _fill(draft: TextIO | Any, parts: Iterable[str]) -> None:
-    for part in parts:
-        draft.write(part)
-    draft.flush()

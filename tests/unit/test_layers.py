@@ -584,6 +584,7 @@ def test_as_an_ordinary_user(root: Path) -> None:
 @settings(deadline=None, max_examples=400)
 @given(images=LAYERS)
 @example(images=[[file("a/b"), symlink("b", "a")], [file("b/c"), file(".wh.a"), file("b/a")]])
+@example(images=[[symlink("b", "/"), folder("b/b"), file("b/b/a")]])
 def test_like_the_model(images: list[list[Entry]]) -> None:
     """Any layers give what the model gives, or are refused where it refuses, and stay inside."""
     with tempfile.TemporaryDirectory() as name:

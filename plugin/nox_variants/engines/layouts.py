@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
+from nox_variants import jsontext
 from nox_variants.errors import ImageUnavailable, LayoutError, StoreError
 from nox_variants.images.content import LARGEST_MANIFEST, Descriptor
 from nox_variants.images.packing import Layer, Outgoing
@@ -70,7 +70,7 @@ def _read(folder: Path, expected: Digest) -> tuple[bytes, list[tuple[Digest, int
         config = _document(folder / BLOBS / hex_of(found))
     except FileNotFoundError:
         raise ImageUnavailable("its image is gone", hint=_AGAIN) from None
-    except (OSError, LayoutError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, LayoutError, ValueError, LookupError, TypeError) as error:
         raise LayoutError(f"{folder}: is no layout of one image", hint=_AGAIN) from error
     if found != expected:
         raise ImageUnavailable(
@@ -80,7 +80,7 @@ def _read(folder: Path, expected: Digest) -> tuple[bytes, list[tuple[Digest, int
 
 
 def _values(file: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(_document(file))
+    values: dict[str, Any] = jsontext.parsed(_document(file))
     return values
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from nox_variants import jsontext
 from nox_variants.errors import ImageError, LayoutError
 from nox_variants.images.content import (
     LARGEST_MANIFEST,
@@ -265,8 +265,8 @@ def _saved(files: Tar, platform: str, cancelled: threading.Event) -> _Found:
 def _saved_names(data: bytes) -> tuple[str, list[str]]:
     """Return the names of the only image's configuration and layers."""
     try:
-        images = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        images = jsontext.parsed(data)
+    except ValueError as error:
         raise LayoutError(f"manifest.json: is no JSON: {error}") from error
     if not isinstance(images, list) or not all(isinstance(each, dict) for each in images):
         raise LayoutError(f"manifest.json: not a list of objects: {short(images)}")

@@ -6,12 +6,12 @@ manifest.md, image-index.md and config.md; Docker's image manifest, version 2, s
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from nox_variants import jsontext
 from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import parse, sha256_bytes, short
 
@@ -225,8 +225,8 @@ def document(data: bytes, digest: Digest | None = None, size: int | None = None)
     if size is not None and len(data) != size:
         raise LayoutError(f"{digest}: has {len(data)} bytes, not {size}")
     try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        values = jsontext.parsed(data)
+    except ValueError as error:
         raise LayoutError(f"{digest or 'document'}: is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise LayoutError(f"{digest or 'document'}: is no JSON object")

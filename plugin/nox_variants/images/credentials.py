@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from nox_variants import jsontext
 from nox_variants.errors import ImageError
 from nox_variants.images.reference import address
 from nox_variants.images.transport import (
@@ -178,8 +179,8 @@ class Login:
 
     def _read(self, where: str, data: bytes) -> tuple[str, float]:
         try:
-            values = json.loads(data)
-        except (ValueError, RecursionError):
+            values = jsontext.parsed(data)
+        except ValueError:
             values = None
         values = values if isinstance(values, dict) else {}
         token = values.get("token") or values.get("access_token")

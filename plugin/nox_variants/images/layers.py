@@ -201,7 +201,8 @@ class Unpacker:
             self._file(member, path, source)
         elif member.isdir():
             self._folder(member, path)
-            self._resolved[b"%s/%s" % (folder, last) if folder else last] = path
+            if folder in self._resolved:  # no more, when it replaced a link that led to itself
+                self._resolved[b"%s/%s" % (folder, last) if folder else last] = path
         elif member.issym():
             self._symlink(member, path)
         elif member.islnk():

@@ -126,7 +126,8 @@ def members(source: Source) -> Iterator[tarfile.TarInfo]:
         ) from error
     known: list[tarfile.TarInfo] = vars(tar)["members"]
     behind = "its start"
-    while True:
+    ended = vars(tar)["firstmember"] is None  # asked for the next one, tarfile would read on
+    while not ended:
         source.allow()
         try:
             member = tar.next()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import http.cookiejar
-import json
 import os
 import ssl
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from nox_variants import jsontext
 from nox_variants.errors import ImageError
 from nox_variants.images import proxies
 from nox_variants.images.reference import HUB, is_host
@@ -261,9 +261,9 @@ class Transport:
     def said(self, answer: Response) -> str:
         """Return a registry's own word for an error (distribution-spec, "Error Codes")."""
         try:
-            values = json.loads(self.body(answer, LONGEST_ANSWER))
+            values = jsontext.parsed(self.body(answer, LONGEST_ANSWER))
             text = values["errors"][0]["message"]
-        except (BrokenError, ValueError, RecursionError, LookupError, TypeError):
+        except (BrokenError, ValueError, LookupError, TypeError):
             return ""
         text = text if isinstance(text, str) else ""
         for secret in sorted(filter(None, self.secrets.copy()), key=len, reverse=True):

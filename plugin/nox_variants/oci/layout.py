@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import canonical_json, hex_of, sha256_bytes
 from nox_variants.oci.image import INDEX, MANIFEST, descriptor
 from nox_variants.oci.layer import BLOCK, header, plain_file
+from nox_variants.wholefile import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +125,7 @@ def write_archive(
     Raises:
         LayoutError: A layer's tar is not what its identity says, or the disk did not take it.
     """
-    with _explained(file), _whole_file(file) as out:
+    with _explained(file), whole_file(file) as out:
         for name in ("blobs/", f"{BLOBS}/"):
             out.write(header(name, 0))
         for data in (config, manifest):
@@ -238,22 +238,6 @@ def _draft(file: Path) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _whole_file(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears when it is complete, and not at all otherwise."""
-    with tempfile.NamedTemporaryFile(
-        dir=file.parent, prefix=f".{file.name}.", delete=False
-    ) as draft:
-        try:
-            yield draft
-            draft.flush()
-            os.fchmod(draft.fileno(), 0o644)
-            Path(draft.name).replace(file)
-        except BaseException:
-            Path(draft.name).unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

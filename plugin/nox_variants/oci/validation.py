@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from nox_variants import jsontext
 from nox_variants.errors import LayoutError
 from nox_variants.oci.digest import hex_of, parse, sha256_file, short
 from nox_variants.oci.image import CONFIG, INDEX, LAYER, MANIFEST
@@ -111,8 +111,8 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST_JSON + 1)
-        values = json.loads(data) if len(data) <= _LARGEST_JSON else None
-    except (ValueError, RecursionError) as error:
+        values = jsontext.parsed(data) if len(data) <= _LARGEST_JSON else None
+    except ValueError as error:
         raise LayoutError(f"{path}: is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise LayoutError(f"{path}: is no JSON object, or larger than {_LARGEST_JSON} bytes")

@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nox_variants import rootfs
+from nox_variants import jsontext, rootfs
 from nox_variants.errors import SandboxError
 from nox_variants.model import Need
 from nox_variants.results import ServiceSeen
@@ -161,7 +161,7 @@ class Probe:
 
     def _line(self, line: str, now: float) -> None:
         try:
-            said = json.loads(line)
+            said = jsontext.parsed(line)
             event = said.pop("event")
         except (ValueError, LookupError, AttributeError, TypeError):
             event, said = "", {"error": line}

@@ -6,10 +6,10 @@ The SDK finds none where there is no ``config.json``, which `docker context crea
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nox_variants import jsontext
 from nox_variants.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def current(environ: Mapping[str, str]) -> str:
     if name := environ.get("DOCKER_CONTEXT"):
         return name
     try:
-        values = json.loads((_folder(environ) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = jsontext.parsed((_folder(environ) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ""
     return str(values.get("currentContext") or "") if isinstance(values, dict) else ""
 
@@ -38,11 +38,11 @@ def endpoint(name: str, environ: Mapping[str, str]) -> tuple[str, TLSConfig | No
     key = hashlib.sha256(name.encode()).hexdigest()
     file = _folder(environ) / "contexts" / "meta" / key / "meta.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["Endpoints"]["docker"]
+        found = jsontext.parsed(file.read_text(encoding="utf-8"))["Endpoints"]["docker"]
         host, unverified = str(found["Host"]), bool(found.get("SkipTLSVerify"))
     except FileNotFoundError as error:
         raise EngineUnavailable(f"there is no docker context {name!r}") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise EngineUnavailable(f"docker context {name!r} cannot be read: {file}") from error
     files = _folder(environ) / "contexts" / "tls" / key / "docker"
     return host, _tls(files, unverified=unverified)
