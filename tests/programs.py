@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -189,7 +190,7 @@ def _patched(folder: Path) -> dict[str, bytes]:
         "c-older": with_version(hello, start, oldest),
         "libnewer.so": with_version((folder / "libown.so").read_bytes(), oldest, "GLIBC_2.9.9"),
         "user-older": with_version((folder / "user-dynamic").read_bytes(), start, oldest),
-        "cxx-newer": with_version(cxx, "GLIBCXX_3.4.21", "GLIBCXX_3.4.99"),
+        "cxx-newer": with_version(cxx, _newest_glibcxx(cxx), "GLIBCXX_3.4.99"),
         "cxx-older": with_version(cxx, start, oldest),
         "cxx-digits-older": with_version(digits, start, oldest),
         "i686-static": program_for_i686(""),
@@ -199,6 +200,12 @@ def _patched(folder: Path) -> dict[str, bytes]:
         files[f"{name}-static"] = with_machine(static, number)
         files[f"{name}-dynamic"] = with_machine(hello, number)
     return files
+
+
+def _newest_glibcxx(data: bytes) -> str:
+    """Return what the compiler that is here lets a program require."""
+    found = re.findall(rb"GLIBCXX_3\.4\.(\d+)", data)
+    return f"GLIBCXX_3.4.{max(map(int, found))}"
 
 
 def with_machine(data: bytes, number: int) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -99,18 +101,25 @@ class Answer:
                 self._response = response
                 if self._closed:
                     return
-            _check(response)
-            yield from (json.loads(line) for line in response.iter_lines() if line)
+            try:
+                _check(response)
+                yield from (json.loads(line) for line in response.iter_lines() if line)
+            finally:
+                with self._lock:
+                    self._response = None
 
     def close(self) -> None:
-        """Close the connection, if there is one by now."""
-        from docker.types import CancellableStream  # noqa: PLC0415  # with the SDK
-
+        """Shut the connection down, if there is one by now: who waits for its words closes it."""
         with self._lock:
             self._closed = True
             if self._response is not None:
-                with suppress(Exception):  # it is closed already, or ssh's, which ends with us
-                    CancellableStream(iter(()), self._response).close()
+                with suppress(OSError, ValueError, AttributeError):  # ssh's, which ends with us
+                    _shut_down(self._response.raw.fileno())
+
+
+def _shut_down(handle: int) -> None:
+    with socket.socket(fileno=os.dup(handle)) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
 
 
 def _check(response: Response) -> None:
