@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -110,9 +109,9 @@ COMPILED = {
     "c-static-pie": "gcc -static-pie hello.c",
     "c-musl": "musl-gcc -static hello.c",
     "musl-dynamic": "musl-gcc hello.c",
-    "cxx-dynamic": "g++ hello.cpp",
-    "cxx-static": "g++ -static hello.cpp",
-    "cxx-own": "g++ -static-libgcc -static-libstdc++ hello.cpp",
+    "cxx-dynamic": "g++ -std=c++17 hello.cpp",
+    "cxx-static": "g++ -static -std=c++17 hello.cpp",
+    "cxx-own": "g++ -static-libgcc -static-libstdc++ -std=c++17 hello.cpp",
     "cxx-digits": "g++ -std=c++17 digits.cpp",
     "libdeep.so": f"gcc {_SHARED} -Wl,-soname,libdeep.so deep.c",
     "libown.so": f"gcc {_SHARED} -Wl,-soname,libown.so own.c",
@@ -190,7 +189,7 @@ def _patched(folder: Path) -> dict[str, bytes]:
         "c-older": with_version(hello, start, oldest),
         "libnewer.so": with_version((folder / "libown.so").read_bytes(), oldest, "GLIBC_2.9.9"),
         "user-older": with_version((folder / "user-dynamic").read_bytes(), start, oldest),
-        "cxx-newer": with_version(cxx, _newest_glibcxx(cxx), "GLIBCXX_3.4.99"),
+        "cxx-newer": with_version(cxx, "GLIBCXX_3.4.21", "GLIBCXX_3.4.99"),
         "cxx-older": with_version(cxx, start, oldest),
         "cxx-digits-older": with_version(digits, start, oldest),
         "i686-static": program_for_i686(""),
@@ -200,12 +199,6 @@ def _patched(folder: Path) -> dict[str, bytes]:
         files[f"{name}-static"] = with_machine(static, number)
         files[f"{name}-dynamic"] = with_machine(hello, number)
     return files
-
-
-def _newest_glibcxx(data: bytes) -> str:
-    """Return what the compiler that is here lets a program require."""
-    found = re.findall(rb"GLIBCXX_3\.4\.(\d+)", data)
-    return f"GLIBCXX_3.4.{max(map(int, found))}"
 
 
 def with_machine(data: bytes, number: int) -> bytes:
