@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from docker.errors import APIError
+from docker.types import CancellableStream
 from requests.exceptions import ChunkedEncodingError
 
 from nox_variants.engines.docker import answers
@@ -148,3 +149,19 @@ def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert list(answers.heard(words, threading.Event(), silent)) == ["a", "b"]
     assert said == [0.02, 0.04] * 2
+
+
+def test_hang_up() -> None:
+    """A stream of the SDK is closed with its response, one without it by itself."""
+    with daemon(b"{}\n", closes=False) as made:
+        response = made.ask()
+        stream = CancellableStream(iter(()), response)  # type: ignore[no-untyped-call]
+
+        answers.hang_up(stream)
+
+        assert response.raw.closed
+        assert made.left.wait(PATIENCE)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        answers.hang_up(ours)
+        assert not theirs.recv(1)

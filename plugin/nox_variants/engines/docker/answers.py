@@ -122,6 +122,16 @@ def _shut_down(handle: int) -> None:
         twin.shutdown(socket.SHUT_RDWR)
 
 
+def hang_up(stream: Any) -> None:
+    """Close what the SDK gives for an attached container; nobody reads it any more.
+
+    Left to the garbage collector, socket and response are closed in any order, and Python 3.14
+    tells of a response that was the later one.
+    """
+    with suppress(OSError, ValueError):
+        getattr(stream, "_response", stream).close()  # the SDK keeps it there in all its streams
+
+
 def _check(response: Response) -> None:
     from docker.errors import create_api_error_from_http_exception  # noqa: PLC0415  # with the SDK
     from requests.exceptions import HTTPError  # noqa: PLC0415

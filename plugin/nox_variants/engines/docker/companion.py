@@ -6,6 +6,7 @@ A daemon may be anywhere: nothing of this machine is mounted, all goes through i
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nox_variants.engines.docker.answers import hang_up
 from nox_variants.engines.docker.connection import DaemonError
 from nox_variants.engines.docker.labels import FIXTURES
 from nox_variants.oci.layer import BLOCK, plain_file
@@ -99,8 +101,13 @@ class Companion:
         """When the program began."""
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         self._stream: Any = container.attach_socket(params=streams)
+        self._socket: Any = getattr(self._stream, "_sock", self._stream)
         self._reader = threading.Thread(target=self._read, daemon=True)
-        container.start()
+        try:
+            container.start()
+        except BaseException:
+            hang_up(self._stream)
+            raise
         self._reader.start()
         self._send(wanted.orders())
 
@@ -137,12 +144,12 @@ class Companion:
         self._reader.join(FINISH)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Shut the connection down: its reader closes it."""
         with suppress(OSError):
-            self._stream.close()
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _send(self, data: bytes) -> None:
-        getattr(self._stream, "_sock", self._stream).sendall(data)
+        self._socket.sendall(data)
 
     def _read(self) -> None:
         from docker.utils.socket import frames_iter  # noqa: PLC0415  # with the SDK
@@ -150,6 +157,7 @@ class Companion:
         with suppress(Exception):  # its thread's end is what is looked at
             for _, data in frames_iter(self._stream, tty=False):  # type: ignore[no-untyped-call]
                 self._probe.hear(data, time.monotonic() - self.begin)
+        hang_up(self._stream)
 
 
 def hostname(daemon: Daemon, brought: Brought) -> str | None:

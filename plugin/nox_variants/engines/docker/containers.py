@@ -9,11 +9,12 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nox_variants.engines.docker import companion
+from nox_variants.engines.docker.answers import hang_up
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.results import EngineName, Observation
 from nox_variants.sandbox.bubblewrap import HOSTNAME
@@ -369,18 +370,24 @@ class _Watch:
         return self._container.attach_socket(params={"stdin": 1, "stream": 1})
 
     def _feed(self, stdin: Any) -> None:
+        """Send what the program reads, and await the end of the connection."""
         raw = getattr(stdin, "_sock", stdin)
         with suppress(OSError):
             raw.sendall((self._smoke.stdin or "").encode())
         with suppress(OSError):
             raw.shutdown(socket.SHUT_WR)
+            raw.recv(1)
+        hang_up(stdin)
 
     def _read(self, output: Any) -> None:
         """Keep what fits, throw the rest away: nothing blocks the program. Then await its end."""
-        with suppress(Exception), closing(output):  # its thread's end is what is waited for
-            for parts in output:
-                for name, data in zip(self._kept, parts, strict=True):
-                    self._keep(self._kept[name], data or b"")
+        with suppress(Exception):  # its thread's end is what is waited for
+            try:
+                for parts in output:
+                    for name, data in zip(self._kept, parts, strict=True):
+                        self._keep(self._kept[name], data or b"")
+            finally:
+                hang_up(output)
             if self._daemon.info.name is EngineName.DOCKER:  # Podman looks every 250 ms
                 self._container.wait(timeout=self._smoke.timeout + GRACE)
 

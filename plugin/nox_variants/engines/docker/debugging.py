@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import socket
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nox_variants import terminal
+from nox_variants.engines.docker.answers import hang_up
 from nox_variants.engines.docker.connection import explained
 from nox_variants.oci.layer import write_tree
 from nox_variants.sandbox import shell
@@ -101,22 +102,25 @@ def _create(daemon: Daemon, session: Session) -> Container:
 
 
 def _attached(container: Container, *, with_terminal: bool) -> int:
-    with explained("attaching to a container"):
-        output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
-        stdin = container.attach_socket(
-            params={"stdin": 1, "stream": 1, "detachKeys": _NO_DETACHING}
-        )
-    with explained("starting a container to debug in"):
-        container.start()
-    raw: Any = getattr(stdin, "_sock", stdin)
-    with suppress(AttributeError):
-        raw.settimeout(None)
-    if with_terminal:
-        with terminal.raw(lambda size: _resize(container, size)):
-            terminal.feed(raw.sendall, lambda: None)
-            return _followed(container, output)
-    terminal.feed(raw.sendall, lambda: raw.shutdown(socket.SHUT_WR))
-    return _followed(container, output)
+    with ExitStack() as stack:
+        with explained("attaching to a container"):
+            output = container.attach(stdout=True, stderr=True, stream=True, demux=True)
+            stack.callback(hang_up, output)
+            stdin = container.attach_socket(
+                params={"stdin": 1, "stream": 1, "detachKeys": _NO_DETACHING}
+            )
+            stack.callback(hang_up, stdin)
+        with explained("starting a container to debug in"):
+            container.start()
+        raw: Any = getattr(stdin, "_sock", stdin)
+        with suppress(AttributeError):
+            raw.settimeout(None)
+        if with_terminal:
+            with terminal.raw(lambda size: _resize(container, size)):
+                terminal.feed(raw.sendall, lambda: None)
+                return _followed(container, output)
+        terminal.feed(raw.sendall, lambda: raw.shutdown(socket.SHUT_WR))
+        return _followed(container, output)
 
 
 def _resize(container: Container, size: os.terminal_size) -> None:
