@@ -37,10 +37,12 @@ SOURCES = {
     "hello.c": '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n',
     "hello.cpp": """\
 #include <cstdio>
+#include <istream>
 #include <string>
 int main(int argc, char **) {
     std::string text("hell");
     text.append(argc, 'o');
+    std::istream(nullptr) >> text;
     return std::puts(text.c_str()) < 0;
 }
 """,
@@ -109,9 +111,9 @@ COMPILED = {
     "c-static-pie": "gcc -static-pie hello.c",
     "c-musl": "musl-gcc -static hello.c",
     "musl-dynamic": "musl-gcc hello.c",
-    "cxx-dynamic": "g++ -std=c++17 hello.cpp",
-    "cxx-static": "g++ -static -std=c++17 hello.cpp",
-    "cxx-own": "g++ -static-libgcc -static-libstdc++ -std=c++17 hello.cpp",
+    "cxx-dynamic": "g++ hello.cpp",
+    "cxx-static": "g++ -static hello.cpp",
+    "cxx-own": "g++ -static-libgcc -static-libstdc++ hello.cpp",
     "cxx-digits": "g++ -std=c++17 digits.cpp",
     "libdeep.so": f"gcc {_SHARED} -Wl,-soname,libdeep.so deep.c",
     "libown.so": f"gcc {_SHARED} -Wl,-soname,libown.so own.c",

@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from docker_side import DockerSide
+from docker_side import Case, DockerSide
 from figures import Figure
 from projects import REPOSITORY
 from workloads import (
@@ -29,7 +29,7 @@ from workloads import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BARE = """\
@@ -76,7 +76,8 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
     """The embedded engine against Docker.
 
     Whole processes, images present. Docker builds a two-stage Dockerfile per variant and runs it,
-    one by one; docker-compose does all with `build --parallel` and `up`.
+    one by one; Compose does all with `build` and `up`; Bake, where it is installed, builds all, and
+    `docker run` runs them, as many at once as there are cores.
     """
     with DockerSide.start(work / "docker") as side:
         if side is None:
@@ -92,27 +93,40 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
             ours.matrix()
             side.load_roots(home, ours.folder / "variants.yaml", RUN_IMAGES)
             names = [f"prog{number}" for number in range(programs)]
-            loop = functools.partial(side.build_and_run, ours.folder, names, RUN_IMAGES)
-            file = side.write_compose(ours.folder, names, RUN_IMAGES)
-            compose = functools.partial(side.compose, file)
-            down = functools.partial(side.compose_down, file)
+            case = Case(ours.folder, names, RUN_IMAGES).write()
+            down = functools.partial(side.compose_down, case)
 
             def change(ours: Ours = ours, down: functools.partial[None] = down) -> None:
                 down()
                 ours.forget_runs()
                 edit(ours.folder)
 
-            cold = medians((ours.matrix, change), (loop, change), (compose, change), rounds=rounds)
-            for built in (ours.matrix, loop, compose):  # the last change was built by one only
+            theirs = _theirs(side, case)
+            cold = medians(
+                (ours.matrix, change), *((work, change) for work in theirs.values()), rounds=rounds
+            )
+            for built in (ours.matrix, *theirs.values()):  # the last change was built by one only
                 built()
-            warm = medians((ours.matrix, nothing), (loop, down), (compose, down), rounds=rounds)
-            for name, (mine, one_by_one, composed), wanted in zip(
+            warm = medians(
+                (ours.matrix, nothing), *((work, down) for work in theirs.values()), rounds=rounds
+            )
+            for name, (mine, *costs), wanted in zip(
                 ("cold", "warm"), (cold, warm), promised, strict=True
             ):
-                what = f"{count} variants, {name}"
-                yield faster(what, mine, one_by_one, "docker build, docker run", wanted[0])
-                yield faster(what, mine, composed, "docker-compose build, up", wanted[1])
+                for whose, each, ratio in zip(theirs, costs, (*wanted, ""), strict=False):
+                    yield faster(f"{count} variants, {name}", mine, each, whose, ratio)
             down()
+
+
+def _theirs(side: DockerSide, case: Case) -> dict[str, Callable[[], None]]:
+    """Return the other ways, by what they are called; Bake where it is installed."""
+    ways: dict[str, Callable[[], None]] = {
+        "docker build, docker run": functools.partial(side.build_and_run, case),
+        f"{side.composes} build, up": functools.partial(side.compose, case),
+    }
+    if side.bakes:
+        ways["docker buildx bake, docker run"] = functools.partial(side.bake, case)
+    return ways
 
 
 def engine(work: Path, home: Path) -> Iterator[Figure]:
@@ -130,12 +144,11 @@ def engine(work: Path, home: Path) -> Iterator[Figure]:
         write_project(ours.folder, 1)
         ours.matrix()
         side.load_roots(home, ours.folder / "variants.yaml", RUN_IMAGES)
-        one_by_one = functools.partial(side.build_and_run, ours.folder, ["prog0"], RUN_IMAGES)
-        file = side.write_compose(ours.folder, ["prog0"], RUN_IMAGES)
-        compose = functools.partial(side.compose, file)
+        case = Case(ours.folder, ["prog0"], RUN_IMAGES).write()
+        theirs = _theirs(side, case)
 
         def down() -> None:
-            side.compose_down(file)
+            side.compose_down(case)
 
         def change() -> None:
             down()
@@ -143,12 +156,12 @@ def engine(work: Path, home: Path) -> Iterator[Figure]:
             edit(ours.folder)
 
         for name, before in (("cold", change), ("warm", down)):
-            mine, docker_cost, compose_cost = medians(
-                (ours.matrix, before), (one_by_one, before), (compose, before)
+            mine, *costs = medians(
+                (ours.matrix, before), *((work, before) for work in theirs.values())
             )
-            what = f"16 variants, {name}"
-            yield faster(what, mine, docker_cost, "docker build, docker run", "at least 1.6")
-            yield faster(what, mine, compose_cost, "docker-compose build, up", "at least 1")
+            promised = ("at least 1.6", "at least 1", "")
+            for whose, each, ratio in zip(theirs, costs, promised, strict=False):
+                yield faster(f"16 variants, {name}", mine, each, whose, ratio)
 
 
 def pulling(work: Path, home: Path) -> Iterator[Figure]:

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -35,6 +37,83 @@ CMD ["/hello"]
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    program: str
+    link: str
+    run: str
+
+    @property
+    def name(self) -> str:
+        """What Compose calls its service, and Bake its target."""
+        return f"{self.program}-{self.link}-{self.run.replace(':', '_')}"
+
+    @property
+    def tag(self) -> str:
+        """The tag of its image."""
+        return f"bench-{self.program}:{self.link}.{self.run.replace(':', '_')}"
+
+    @property
+    def dockerfile(self) -> str:
+        """Its two stages."""
+        build, command = COMMANDS[self.link]
+        return DOCKERFILE.format(build=_tag(build), run=_tag(self.run), command=command)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What all sides build and run.
+
+    Attributes:
+        folder: Has a folder of sources per program.
+        programs: Their names.
+        runs: Run images.
+    """
+
+    folder: Path
+    programs: Sequence[str]
+    runs: Sequence[str]
+
+    @property
+    def variants(self) -> Iterator[_Variant]:
+        """All of them."""
+        for program in self.programs:
+            for link in COMMANDS:
+                for run in self.runs:
+                    yield _Variant(program, link, run)
+
+    @property
+    def _work(self) -> Path:
+        return self.folder / "compose"
+
+    @property
+    def compose_file(self) -> Path:
+        """What Compose reads."""
+        return self._work / "docker-compose.yml"
+
+    @property
+    def bake_file(self) -> Path:
+        """What Bake reads."""
+        return self._work / "docker-bake.json"
+
+    def write(self) -> Self:
+        """Write a service, a target and a Dockerfile per variant."""
+        for program in self.programs:
+            shutil.copytree(self.folder / program, self._work / program)
+        services, targets = {}, {}
+        for each in self.variants:
+            dockerfile = f"Dockerfile.{each.name}"
+            (self._work / each.program / dockerfile).write_text(each.dockerfile, encoding="utf-8")
+            built = {"context": each.program, "dockerfile": dockerfile}
+            services[each.name] = {"build": built, "network_mode": "none"}
+            targets[each.name] = {**built, "tags": [each.tag]}
+        values = {"version": "3.4", "services": services}
+        self.compose_file.write_text(json.dumps(values), encoding="utf-8")
+        group = {"default": {"targets": list(targets)}}
+        self.bake_file.write_text(json.dumps({"group": group, "target": targets}), encoding="utf-8")
+        return self
+
+
 class DockerSide:
     """Builds and runs every variant by hand, as a shell loop does."""
 
@@ -51,6 +130,11 @@ class DockerSide:
         # Debian's own client: it drives BuildKit without the buildx plugin.
         self._client = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
         self._loaded: set[str] = set()
+        self._plugin = self._docker("compose", "version", check=False)
+        self.composes = "docker compose" if self._plugin else "docker-compose"
+        """What Compose is called: the plugin since 2, the program before."""
+        self.bakes = self._docker("buildx", "version", check=False)
+        """Whether buildx is here."""
 
     @classmethod
     @contextlib.contextmanager
@@ -112,64 +196,45 @@ class DockerSide:
                 self._docker("import", "-", _tag(name), stdin=tar.stdout)
             self._loaded.add(name)
 
-    def build_and_run(self, folder: Path, programs: Sequence[str], runs: Sequence[str]) -> None:
+    def build_and_run(self, case: Case) -> None:
         """Build and run every variant, one by one."""
-        for program in programs:
-            for link, (build, command) in COMMANDS.items():
-                for run in runs:
-                    tag = f"bench-{program}:{link}.{run.replace(':', '_')}"
-                    text = DOCKERFILE.format(build=_tag(build), run=_tag(run), command=command)
-                    self._docker(
-                        "build",
-                        "-q",
-                        "-t",
-                        tag,
-                        "-f",
-                        "-",
-                        str(folder / program),
-                        input=text.encode(),
-                    )
-                    self._docker("run", "--rm", "--network=none", tag, check=False)
+        for each in case.variants:
+            self._docker(
+                *("build", "-q", "-t", each.tag, "-f", "-", str(case.folder / each.program)),
+                input=each.dockerfile.encode(),
+            )
+            self._run(each)
 
-    def write_compose(self, folder: Path, programs: Sequence[str], runs: Sequence[str]) -> Path:
-        """Write what docker-compose takes: a service and a Dockerfile per variant."""
-        work = folder / "compose"
-        services = {}
-        for program in programs:
-            shutil.copytree(folder / program, work / program)
-            for link, (build, command) in COMMANDS.items():
-                for run in runs:
-                    name = f"{program}-{link}-{run.replace(':', '_')}"
-                    text = DOCKERFILE.format(build=_tag(build), run=_tag(run), command=command)
-                    (work / program / f"Dockerfile.{name}").write_text(text, encoding="utf-8")
-                    services[name] = {
-                        "build": {"context": program, "dockerfile": f"Dockerfile.{name}"},
-                        "network_mode": "none",
-                    }
-        file = work / "docker-compose.yml"
-        values = {"version": "3.4", "services": services}
-        file.write_text(json.dumps(values), encoding="utf-8")
-        return file
+    def bake(self, case: Case) -> None:
+        """Build all with Bake, then run all, as many at once as there are cores."""
+        self._docker("buildx", "bake", "--file", str(case.bake_file), cwd=case.bake_file.parent)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self._run, case.variants))
 
-    def compose(self, file: Path) -> None:
-        """Build all and run all, as docker-compose does it."""
-        self._compose(file, ("build", "--parallel"), ("up",))
+    def _run(self, variant: _Variant) -> None:
+        self._docker("run", "--rm", "--network=none", variant.tag, check=False)
 
-    def compose_down(self, file: Path) -> None:
-        """Remove what docker-compose left."""
-        self._compose(file, ("down",))
+    def compose(self, case: Case) -> None:
+        """Build all and run all, as Compose does it."""
+        parallel = () if self._plugin else ("--parallel",)
+        self._compose(case, ("build", *parallel), ("up",))
 
-    def _compose(self, file: Path, *commands: tuple[str, ...]) -> None:
+    def compose_down(self, case: Case) -> None:
+        """Remove what Compose left."""
+        self._compose(case, ("down",))
+
+    def _compose(self, case: Case, *commands: tuple[str, ...]) -> None:
+        program = (self._client, "compose") if self._plugin else ("docker-compose",)
         for words in commands:
             done = subprocess.run(
-                ["docker-compose", "--file", file, *words],
+                [*program, "--file", case.compose_file, *words],
                 env=self._environ,
                 capture_output=True,
                 text=True,
                 check=False,
             )
             if done.returncode:
-                sys.exit(f"docker-compose {words[0]}: {done.stderr}")
+                sys.exit(f"{self.composes} {words[0]}: {done.stderr}")
 
 
 def _tag(name: str) -> str:

@@ -13,6 +13,12 @@ from pathlib import Path
 import nox_variants
 
 HEADING = "## "
+_VERSIONS = {
+    "dockerd": ["dockerd", "--version"],
+    "docker-compose": ["docker-compose", "version", "--short"],
+    "docker compose": ["docker", "compose", "version", "--short"],
+    "buildx": ["docker", "buildx", "version"],
+}
 COLUMNS = ("", "nox-variants", "against", "ratio", "promised")
 
 
@@ -98,16 +104,23 @@ def machine() -> str:
     )
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3
     tools = [f"Python {platform.python_version()}", f"Linux {platform.release().partition('-')[0]}"]
-    for command in (["dockerd", "--version"], ["docker-compose", "version", "--short"]):
-        if shutil.which(command[0]):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            name, words = command[0], done.stdout.replace(",", " ").split()
-            tools.append(f"{name} {next(each for each in words if each[0].isdigit())}")
+    for name, command in _VERSIONS.items():
+        said = _said(command)
+        if said:
+            tools.append(f"{name} {next(each for each in said if each.lstrip('v')[:1].isdigit())}")
     return (
         f"Measured {datetime.now(UTC):%Y-%m-%d} with nox-variants {nox_variants.__version__} on"
         f" {len(os.sched_getaffinity(0))} cores of {cpu.strip()}, {pages:.0f} GiB of memory,"
         f" {', '.join(tools)}."
     )
+
+
+def _said(command: list[str]) -> list[str]:
+    """Return the words of a command; none where it is not here."""
+    if shutil.which(command[0]) is None:
+        return []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [] if done.returncode else done.stdout.replace(",", " ").split()
 
 
 def _row(cells: tuple[str, ...]) -> str:

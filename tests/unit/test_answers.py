@@ -155,7 +155,7 @@ def test_hang_up() -> None:
     """A stream of the SDK is closed with its response, one without it by itself."""
     with daemon(b"{}\n", closes=False) as made:
         response = made.ask()
-        stream = CancellableStream(iter(()), response)  # type: ignore[no-untyped-call]
+        stream = CancellableStream(iter(()), response)
 
         answers.hang_up(stream)
 
