@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from nox_variants.model import Cause, Digest, LinkMode, SourceKind, Verdict
 from nox_variants.record import (
     EngineUsed,
@@ -12,6 +15,7 @@ from nox_variants.record import (
     Record,
     Seconds,
     SmokeSeen,
+    to_text,
 )
 from nox_variants.results import EngineName, Linkage, Outcome, Role, Sizes
 
@@ -78,3 +82,9 @@ SKIPPED = Record(
     reason="no source",
     tools={},
 )
+
+
+def values_of(record: Record) -> dict[str, Any]:
+    """Return what a record's JSON says."""
+    values: dict[str, Any] = json.loads(to_text(record))
+    return values

@@ -17,10 +17,9 @@ from nox_variants import recordfile
 from nox_variants.errors import HistoryError
 from nox_variants.history import History
 from nox_variants.model import SourceKind, Verdict
-from nox_variants.record import to_json
 from nox_variants.results import Outcome
 from nox_variants.trend import point
-from records import FULL, SKIPPED
+from records import FULL, SKIPPED, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +137,7 @@ def test_newer_format_is_refused(file: Path) -> None:
 
 def test_older_format_is_migrated(file: Path) -> None:
     """A database of the first format is read on, its records in numbers as well."""
-    values = to_json(FULL)
+    values = values_of(FULL)
     (image,) = values["images"]
     packages = json.dumps(image.pop("packages"))
     old = {**values, "schema": 1, "budget": []}

@@ -11,18 +11,17 @@ import pytest
 from nox_variants import recordfile
 from nox_variants.errors import HistoryError
 from nox_variants.history import History
-from nox_variants.record import to_json
 from nox_variants.reports.packed import scaled
-from records import FULL
+from records import FULL, values_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HALVES = (
-    json.dumps({**to_json(FULL), "explanation": "half a character: \ud800"}),
-    json.dumps({**to_json(FULL), "tools": {"half \udfff": "1"}}).replace("\\ud", "\\uD"),
+    json.dumps({**values_of(FULL), "explanation": "half a character: \ud800"}),
+    json.dumps({**values_of(FULL), "tools": {"half \udfff": "1"}}).replace("\\ud", "\\uD"),
 )
-WHOLE = json.dumps({**to_json(FULL), "explanation": "a whole one: \U0001f600"})
+WHOLE = json.dumps({**values_of(FULL), "explanation": "a whole one: \U0001f600"})
 FORMS = {
     "a line": "{}",
     "a document in one line": '{{"records": [{}]}}',
@@ -50,7 +49,7 @@ def test_half_a_character(form: str, half: str, tmp_path: Path) -> None:
 def test_numbers_that_json_does_not_have(form: str, number: str, tmp_path: Path) -> None:
     """A time without an end would be kept as null, and some of them could not be read again."""
     file = tmp_path / "records"
-    text = json.dumps({**to_json(FULL), "seconds": {"build": 12345}}).replace("12345", number)
+    text = json.dumps({**values_of(FULL), "seconds": {"build": 12345}}).replace("12345", number)
     file.write_text(form.format(text), encoding="ascii")
 
     with pytest.raises(HistoryError, match=r"seconds\.build: Input should be a finite number"):

@@ -11,9 +11,9 @@ import pytest
 
 from nox_variants import recordfile
 from nox_variants.errors import HistoryError, UsageError
-from nox_variants.record import SCHEMA, to_json
+from nox_variants.record import SCHEMA
 from ordinary import ordinary_user
-from records import FULL, SKIPPED
+from records import FULL, SKIPPED, values_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def test_lines_round_trip(file: Path) -> None:
 
 def test_documents_in_lines(file: Path) -> None:
     """A document in one line is one, too, also several of them."""
-    documents = [json.dumps({"records": [to_json(each)]}) for each in (FULL, SKIPPED)]
+    documents = [json.dumps({"records": [values_of(each)]}) for each in (FULL, SKIPPED)]
     file.write_text("\n".join(documents), encoding="utf-8")
 
     assert list(recordfile.read(file)) == [FULL, SKIPPED]
@@ -60,7 +60,7 @@ def test_documents_in_lines(file: Path) -> None:
 
 def test_older_schema_is_migrated(file: Path) -> None:
     """Records of the first schema are read as today's."""
-    values = to_json(FULL)
+    values = values_of(FULL)
     del values["linkage"]["compiler"]
     file.write_text(json.dumps({**values, "schema": 1}), encoding="utf-8")
 
