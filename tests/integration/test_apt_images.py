@@ -358,7 +358,7 @@ def test_half_a_package(repository: Repository, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100_000])
 
     with pytest.raises(
-        ImageError, match=r"toy_1\.0_all\.deb: cannot be unpacked: dpkg-deb .*end of"
+        ImageError, match=r"toy_1\.0_all\.deb: cannot be unpacked: dpkg-deb.* (end of|truncated)"
     ):
         unpacked((Package(name="toy", version="1.0", file=file),), tmp_path / "root")
 
@@ -576,7 +576,10 @@ def test_dependency_that_does_not_exist(apt: Callable[..., Apt], repository: Rep
     """A package whose dependencies the release lacks makes the image unavailable."""
     repository.add("toy", Depends="nothing")
 
-    with pytest.raises(ImageUnavailable, match="toys: Unable to correct problems"):
+    with pytest.raises(
+        ImageUnavailable,
+        match=r"toys: Unable to (correct problems|satisfy dependencies.* toy:\S+ Depends nothing)",
+    ):
         apt(repository.local()).fetch("toys", ["toy"])
 
 

@@ -273,13 +273,13 @@ def test_setup_on_what_is_locked(both: Pulls, address: str, roots: dict[str, Pat
 
 def test_mirror_that_fails(both: Pulls) -> None:
     """A mirror that fails is tried as often as a registry, and then not again in the run."""
-    both.mirror.faults = [failing(503)]
+    both.mirror.faults = [failing(500)]
     images = both.images(refresh=True)
     images.prepare(both.image())
     images.prepare(both.image(reference=f"{both.own.address}/hub/{both.name}:1"))
 
     assert asked(both.mirror) == 4
-    waits = [each for each in both.said if ": its registry answered 503, waiting 0.0" in each]
+    waits = [each for each in both.said if ": its registry answered 500, waiting 0.0" in each]
     assert [each.startswith(f"base: {both.mirrored}: ") for each in waits] == [True] * 3
     told = [each for each in both.said if each.startswith("base: mirror ")]
     assert len(told) == 1
@@ -347,15 +347,15 @@ def test_credentials_of_the_mirror(
 
 
 def test_registry_that_is_busy(both: Pulls) -> None:
-    """A registry that has no time is asked again, and each wait is told."""
+    """A registry that has a bad moment is asked again, and each wait is told."""
     # Docker asks twice, with two methods, before it gives up.
-    both.own.faults = [failing(503, times=2 if both.way == "buildkit" else 1)]
+    both.own.faults = [failing(500, times=2 if both.way == "buildkit" else 1)]
     both.prepared(mirrors=False)
 
     assert asked(both.own) == 2
     assert both.said == [
         f"base: pulling {both.reference}",
-        f"base: {both.reference}: its registry answered 503, waiting 0.01 s",
+        f"base: {both.reference}: its registry answered 500, waiting 0.01 s",
     ]
 
 

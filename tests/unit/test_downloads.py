@@ -31,12 +31,14 @@ class Pulling:
     Attributes:
         words: Its errors.
         name: Which daemon it is.
+        version: Which version.
         asked: What was to be pulled.
         said: What was said.
     """
 
     words: list[str | Exception]
     name: EngineName = EngineName.DOCKER
+    version: str = "1"
     asked: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
@@ -45,7 +47,7 @@ class Pulling:
         self.downloads = Downloads(
             daemon=Daemon(
                 client=cast("Any", client),
-                info=EngineInfo(name=self.name, version="1"),
+                info=EngineInfo(name=self.name, version=self.version),
                 id="1",
                 why="",
                 environ=(),
@@ -104,9 +106,21 @@ def test_limit_of_podman() -> None:
     assert error.hint == "Log in (docker login 127.0.0.1:1), or wait: that is a limit."
     assert pulling.said == [f"base: pulling {BASE}"]
 
-    busy = Pulling([BUSY], EngineName.PODMAN)
-    busy.downloads.pull("base", BASE)
-    assert busy.asked == [BASE] * 2
+
+@pytest.mark.parametrize(("version", "times"), [("4.3.1", 2), ("5.5.0-dev", 1), ("6", 1)])
+def test_gateways_of_podman(version: str, times: int) -> None:
+    """Since 5.5 Podman waits for what a gateway may find later, too; for a 500 we do."""
+    busy = Pulling([BUSY], EngineName.PODMAN, version)
+    if times == 1:
+        error = busy.failed(TransientError)
+        assert error.message.endswith(f"{BUSY} (podman tried again itself)")
+    else:
+        busy.downloads.pull("base", BASE)
+    assert busy.asked == [BASE] * times
+
+    bad = Pulling([BUSY.replace("503", "500")], EngineName.PODMAN, version)
+    bad.downloads.pull("base", BASE)
+    assert bad.asked == [BASE] * 2
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_list() -> None:
         # Docker 20.10
         ("received unexpected HTTP status: 503 Service Unavailable", "its registry answered 503"),
         ("received unexpected HTTP status: 500 Internal Server Error", "its registry answered 500"),
+        ("the daemon says: toomanyrequests:", "its registry answered 429"),
         ("toomanyrequests: You have reached your pull rate limit.", "its registry answered 429"),
         (
             'error parsing HTTP 429 response body: unexpected end of JSON input: ""',

@@ -60,6 +60,7 @@ _ABSENT = (
     "was not found",
     "unmet dependencies",
     "held broken packages",
+    "Unable to satisfy dependencies",  # apt 3 and its solver
 )
 _UNSIGNED = ("is not signed", "have a Release file", "GPG error", "NO_PUBKEY")
 _UNSIGNED_HINT = "Install the archive's key, or remove that source from apt's list."
@@ -264,7 +265,9 @@ def _whole(file: Path, planned: re.Match[str]) -> bool:
 
 
 def _errors(output: str) -> str:
-    lines = [line.removeprefix("E: ") for line in output.splitlines() if line.startswith("E: ")]
+    """Return what apt says of errors; apt 3 goes on in lines that are indented."""
+    joined = re.sub(r"\n +", " ", output)
+    lines = [line.removeprefix("E: ") for line in joined.splitlines() if line.startswith("E: ")]
     return "; ".join(lines[:3]) or (output.strip().splitlines() or ["apt-get said nothing"])[-1]
 
 

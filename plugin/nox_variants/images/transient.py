@@ -32,20 +32,26 @@ is worth another question: 4xx are about what was asked for, 501 and 505 about w
 STATUSES_OF_WHAT_IS_SENT = frozenset(STATUSES) - {408, 500}
 """The same after something was sent: whether those two took a part of it, nobody knows."""
 
-LIMIT = "its registry answered 429"
+
+def answered(status: int | str) -> str:
+    """Return what is said of a registry's answer."""
+    return f"its registry answered {status}"
+
+
+LIMIT = answered(429)
 """What is said of a registry that has been asked too much."""
 
 _STATUS = rf"(?P<status>{'|'.join(map(str, STATUSES))})\b"
 _SIGNS = tuple(
     (re.compile(sign, re.IGNORECASE), reason)
     for sign, reason in (
-        (r"\btoomanyrequests: |too many requests", LIMIT),
-        (rf"\bstatus(?: ?code)?(?: from registry)?:? {_STATUS}", "its registry answered {status}"),
+        (r"\btoomanyrequests:(?: |$)|too many requests", LIMIT),
+        (rf"\bstatus(?: ?code)?(?: from registry)?:? {_STATUS}", answered("{status}")),
         (
             rf"unexpected status from \S+ request to \S+: {_STATUS}",
-            "its registry answered {status}",
+            answered("{status}"),
         ),
-        (rf"parsing HTTP {_STATUS} response", "its registry answered {status}"),
+        (rf"parsing HTTP {_STATUS} response", answered("{status}")),
         (r"connection reset by peer|broken pipe", "the connection was reset"),
         (r"(?:unexpected |: )(?-i:EOF)\b", "the connection ended early"),
         (r"TLS handshake timeout", "the handshake took too long"),

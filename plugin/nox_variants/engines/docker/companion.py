@@ -160,15 +160,21 @@ class Companion:
         hang_up(self._stream)
 
 
-def hostname(daemon: Daemon, brought: Brought) -> str | None:
-    """Return the name of a container that joins the helper's network.
+def joined(daemon: Daemon, helper: Container, brought: Brought) -> dict[str, Any]:
+    """Return what a container is made with that joins the helper's network.
 
-    Docker gives it the helper's, with its hosts and its resolv.conf. Podman gives it hosts of its
-    own, with this name in it, and with no way to add others.
+    Docker gives it the helper's name, hosts and resolv.conf. Podman gives it hosts of its own, and
+    no way to add others: it gets the helper's as a file.
     """
+    network: dict[str, Any] = {"network_mode": f"container:{helper.id}"}
     if daemon.info.name is EngineName.DOCKER:
-        return None
-    return fixtures.HOST if brought.fixtures.certificate else HOSTNAME
+        return network
+    network["hostname"] = HOSTNAME
+    if brought.fixtures.certificate:
+        helper.reload()
+        # z: a file for several containers, where SELinux keeps them apart.
+        network["volumes"] = {helper.attrs["HostsPath"]: {"bind": "/etc/hosts", "mode": "ro,z"}}
+    return network
 
 
 def files(daemon: Daemon, brought: Brought) -> tuple[tuple[str, bytes], ...]:

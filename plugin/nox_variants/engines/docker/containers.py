@@ -187,10 +187,7 @@ def observe(  # noqa: PLR0917
                     made.append(helper)
                     beside = companion.Companion(helper, run.brought.fixtures, probe)
                     stack.callback(beside.close)
-                    place = {
-                        "network_mode": f"container:{helper.id}",
-                        "hostname": companion.hostname(daemon, run.brought),
-                    }
+                    place = companion.joined(daemon, helper, run.brought)
                     if added := companion.files(daemon, run.brought):
                         made += companion.derive(daemon, run.image, added, run.labels)
                         run = replace(run, image=str(made[-1].id))

@@ -15,7 +15,15 @@ from nox_variants.images import transient
 from nox_variants.images.mirrors import Asking, Place, places
 from nox_variants.images.patience import Patience
 from nox_variants.images.reference import HUB, is_named_host
-from nox_variants.images.transient import LATER, LIMIT, LOOK, TransientError, duration, tried
+from nox_variants.images.transient import (
+    LATER,
+    LIMIT,
+    LOOK,
+    TransientError,
+    answered,
+    duration,
+    tried,
+)
 from nox_variants.images.transport import PATIENCE, TRIES, backoff, login_hint
 from nox_variants.results import EngineName
 
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 
 _EVERY = 2.0
 """Seconds between two notes on how far a pull is."""
+
+_LATER_PATIENT = (5, 5)
+"""The version of Podman that asks again itself after 502, 503 and 504 (containers/common 2378)."""
 
 _DENIED = re.compile(r"unauthorized|denied|authentication", re.IGNORECASE)
 _MISSING = re.compile(r"not found|manifest unknown", re.IGNORECASE)
@@ -107,8 +118,13 @@ class Downloads:
             self._wait(f"{name}: {place.reference}: {why}", seconds)
 
     def _waits_itself(self, why: str) -> bool:
-        """Tell whether the daemon has had the patience already: Podman's asks a dozen times."""
-        return why == LIMIT and self._daemon.info.name is EngineName.PODMAN
+        """Tell whether the daemon has had the patience already: Podman's asks several times."""
+        info = self._daemon.info
+        if info.name is not EngineName.PODMAN:
+            return False
+        version = tuple(map(int, re.findall(r"[0-9]+", info.version)[:2]))
+        gateways = {answered(status) for status in (502, 503, 504)}
+        return why == LIMIT or (version >= _LATER_PATIENT and why in gateways)
 
     def _wait(self, what: str, seconds: float) -> None:
         if seconds:
