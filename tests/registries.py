@@ -61,6 +61,7 @@ def certificate(folder: Path) -> Certificate:
     folder.mkdir(parents=True, exist_ok=True)
     _openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Tests"),
+        *("-addext", "keyUsage=critical,keyCertSign"),  # RFC 5280, as Python 3.13 has it
         *("-keyout", folder / "ca.key", "-out", folder / "ca.crt"),
     )
     _openssl(
@@ -68,7 +69,10 @@ def certificate(folder: Path) -> Certificate:
         *("-keyout", folder / "key.pem", "-out", folder / "request"),
     )
     names = folder / "names"
-    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n", encoding="utf-8")
+    names.write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n",
+        encoding="utf-8",
+    )
     _openssl(
         *("x509", "-req", "-in", folder / "request", "-days", "2", "-CAcreateserial"),
         *("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key"),

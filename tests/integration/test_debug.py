@@ -157,12 +157,12 @@ def test_changes_are_thrown_away(debugging: Debugging, client: docker.DockerClie
 def test_typed(debugging: Debugging, client: docker.DockerClient | None) -> None:
     """A shell in a terminal has its size, job control and Ctrl-C; the terminal is given back."""
     with debugging.typed() as user:
-        user.expect("/ # ")
+        user.expect(" # ")
         user.type("echo $((6*7)); stty size\n")
         user.expect("\n42\r\n50 123\r\n")
         user.type("echo be''gun; sleep 600\n")
         user.expect("begun")
-        user.interrupt("/ # ")
+        user.interrupt(" # ")
         user.type("echo code $?; sleep 600 & jobs; kill %1; tty </dev/tty && echo $TERM\n")
         user.expect("code 130")
         user.expect("Running")
@@ -201,7 +201,7 @@ def test_signals_clean_up(
 def test_terminal_is_given_back_after_sigterm(debugging: Debugging) -> None:
     """A session in a terminal that is ended from outside leaves the terminal as it was."""
     with debugging.typed() as user:
-        user.expect("/ # ")
+        user.expect(" # ")
         assert not user.is_sane()
         user.end()
 
@@ -263,10 +263,10 @@ def test_command(tmp_path: Path, shared_home: Path) -> None:
     file = str(project.folder / "variants.yaml")
     with Typed([*words, file], project.environment()) as user:
         user.expect("/.debug/bin. Its command: /hello-c. Ctrl-D or exit leaves")
-        user.expect("/ # ")
+        user.expect(" # ")
         user.type("/hello-c\n")
         user.expect("\nHello, world!")
-        user.expect("/ # ")
+        user.expect(" # ")
         user.type("\x04")
 
         assert user.process.wait(PATIENCE) == 0
