@@ -470,7 +470,7 @@ def project(tmp_path: Path, both: Pulls) -> Project:
 
 def test_run_that_fails(project: Project, both: Pulls, address: str) -> None:
     """A registry that has no time makes an error, never a verdict; all of it is said."""
-    both.mirror.faults, both.own.faults = [failing(404)], [failing(503)]
+    both.mirror.faults, both.own.faults = [failing(404)], [failing(500)]
     with patient(both, address, "3600"):
         done = project.nox("-s", "matrix", "--", "--json", "out.json")
 
