@@ -80,6 +80,7 @@ _START_FAILURE = re.compile(
 _REFUSED = re.compile(
     r"OCI permission denied|OCI runtime attempted to invoke a command that was not found"
     r"|unable to find (?:user|group) \S+: no matching entries"  # moby/sys/user, on every engine
+    r"|exec: \"[^\"]+\": is a directory"  # runc 1.2, which Podman has no name for
 )
 """Podman's names for the runtime's refusal of a program (libpod/define, errors.go)."""
 
