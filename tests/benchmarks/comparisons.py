@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from docker_side import Case, DockerSide
+from docker_side import Case, DockerSide, FailedError
 from figures import Figure
 from projects import REPOSITORY
 from workloads import (
@@ -101,7 +101,10 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
                 ours.forget_runs()
                 edit(ours.folder)
 
-            theirs = _theirs(side, case)
+            ways = _theirs(side, case)
+            theirs, unable = _able(ways)
+            for whose, why in unable.items():
+                yield Figure(what=f"{count} variants", ours="", against=f"{whose}: fails: {why}")
             cold = medians(
                 (ours.matrix, change), *((work, change) for work in theirs.values()), rounds=rounds
             )
@@ -113,8 +116,10 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
             for name, (mine, *costs), wanted in zip(
                 ("cold", "warm"), (cold, warm), promised, strict=True
             ):
-                for whose, each, ratio in zip(theirs, costs, (*wanted, ""), strict=False):
-                    yield faster(f"{count} variants, {name}", mine, each, whose, ratio)
+                ratios = dict(zip(ways, wanted, strict=False))
+                for whose, each in zip(theirs, costs, strict=True):
+                    what = f"{count} variants, {name}"
+                    yield faster(what, mine, each, whose, ratios.get(whose, ""))
             down()
 
 
@@ -127,6 +132,19 @@ def _theirs(side: DockerSide, case: Case) -> dict[str, Callable[[], None]]:
     if side.bakes:
         ways["docker buildx bake, docker run"] = functools.partial(side.bake, case)
     return ways
+
+
+def _able(
+    ways: dict[str, Callable[[], None]],
+) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """Return the ways that work, and why others do not."""
+    unable = {}
+    for whose, work in ways.items():
+        try:
+            work()
+        except FailedError as error:
+            unable[whose] = f"{error}"
+    return {whose: work for whose, work in ways.items() if whose not in unable}, unable
 
 
 def engine(work: Path, home: Path) -> Iterator[Figure]:

@@ -37,6 +37,13 @@ CMD ["/hello"]
 """
 
 
+class FailedError(Exception):
+    """Another tool cannot do it; the last line of what it says."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said.strip().splitlines()[-1] if said.strip() else "without a word")
+
+
 @dataclass(frozen=True, slots=True)
 class _Variant:
     program: str
@@ -107,8 +114,7 @@ class Case:
             built = {"context": each.program, "dockerfile": dockerfile}
             services[each.name] = {"build": built, "network_mode": "none"}
             targets[each.name] = {**built, "tags": [each.tag]}
-        values = {"version": "3.4", "services": services}
-        self.compose_file.write_text(json.dumps(values), encoding="utf-8")
+        self.compose_file.write_text(json.dumps({"services": services}), encoding="utf-8")
         group = {"default": {"targets": list(targets)}}
         self.bake_file.write_text(json.dumps({"group": group, "target": targets}), encoding="utf-8")
         return self
@@ -168,6 +174,8 @@ class DockerSide:
         finally:
             process.terminate()
             process.wait()
+            # Docker 28 leaves it mounted over itself.
+            subprocess.run(["umount", folder / "data"], capture_output=True, check=False)
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
         for _ in range(300):
@@ -207,7 +215,16 @@ class DockerSide:
 
     def bake(self, case: Case) -> None:
         """Build all with Bake, then run all, as many at once as there are cores."""
-        self._docker("buildx", "bake", "--file", str(case.bake_file), cwd=case.bake_file.parent)
+        done = subprocess.run(
+            [self._client, "buildx", "bake", "--file", case.bake_file],
+            env=self._environ,
+            cwd=case.bake_file.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise FailedError(done.stderr)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(self._run, case.variants))
 
@@ -234,7 +251,7 @@ class DockerSide:
                 check=False,
             )
             if done.returncode:
-                sys.exit(f"{self.composes} {words[0]}: {done.stderr}")
+                raise FailedError(done.stderr)
 
 
 def _tag(name: str) -> str:
