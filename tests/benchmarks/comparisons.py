@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from docker_side import Case, DockerSide, FailedError
+from docker_side import Case, DockerSide
 from figures import Figure
 from projects import REPOSITORY
 from workloads import (
@@ -19,6 +19,7 @@ from workloads import (
     ROUNDS,
     RUN_IMAGES,
     Cost,
+    FailedError,
     Ours,
     cost,
     edit,
@@ -77,7 +78,7 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
 
     Whole processes, images present. Docker builds a two-stage Dockerfile per variant and runs it,
     one by one; Compose does all with `build` and `up`; Bake, where it is installed, builds all, and
-    `docker run` runs them, as many at once as there are cores.
+    `docker run` runs them, as many at once as there are cores. What fails is tried again.
     """
     with DockerSide.start(work / "docker") as side:
         if side is None:
@@ -102,9 +103,10 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
                 edit(ours.folder)
 
             ways = _theirs(side, case)
-            theirs, unable = _able(ways)
-            for whose, why in unable.items():
+            theirs = dict(ways)
+            for whose, why in _unable(ways).items():
                 yield Figure(what=f"{count} variants", ours="", against=f"{whose}: fails: {why}")
+                del theirs[whose]
             cold = medians(
                 (ours.matrix, change), *((work, change) for work in theirs.values()), rounds=rounds
             )
@@ -134,17 +136,15 @@ def _theirs(side: DockerSide, case: Case) -> dict[str, Callable[[], None]]:
     return ways
 
 
-def _able(
-    ways: dict[str, Callable[[], None]],
-) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
-    """Return the ways that work, and why others do not."""
-    unable = {}
+def _unable(ways: dict[str, Callable[[], None]]) -> dict[str, str]:
+    """Return which ways do not work, and why."""
+    found = {}
     for whose, work in ways.items():
         try:
-            work()
+            medians((work, nothing), rounds=1)
         except FailedError as error:
-            unable[whose] = f"{error}"
-    return {whose: work for whose, work in ways.items() if whose not in unable}, unable
+            found[whose] = f"{error}"
+    return found
 
 
 def engine(work: Path, home: Path) -> Iterator[Figure]:

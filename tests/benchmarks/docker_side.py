@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from standins import roots
+from workloads import FailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +36,6 @@ FROM {run}
 COPY --from=build /hello /hello
 CMD ["/hello"]
 """
-
-
-class FailedError(Exception):
-    """Another tool cannot do it; the last line of what it says."""
-
-    def __init__(self, said: str) -> None:
-        super().__init__(said.strip().splitlines()[-1] if said.strip() else "without a word")
 
 
 @dataclass(frozen=True, slots=True)
