@@ -104,7 +104,7 @@ def docker(work: Path, home: Path) -> Iterator[Figure]:
 
             ways = _theirs(side, case)
             theirs = dict(ways)
-            for whose, why in _unable(ways).items():
+            for whose, why in _unable(ways, change).items():
                 yield Figure(what=f"{count} variants", ours="", against=f"{whose}: fails: {why}")
                 del theirs[whose]
             cold = medians(
@@ -136,12 +136,12 @@ def _theirs(side: DockerSide, case: Case) -> dict[str, Callable[[], None]]:
     return ways
 
 
-def _unable(ways: dict[str, Callable[[], None]]) -> dict[str, str]:
-    """Return which ways do not work, and why."""
+def _unable(ways: dict[str, Callable[[], None]], change: Callable[[], None]) -> dict[str, str]:
+    """Return which ways do not work when all is new, and why."""
     found = {}
     for whose, work in ways.items():
         try:
-            medians((work, nothing), rounds=1)
+            medians((work, change), rounds=1)
         except FailedError as error:
             found[whose] = f"{error}"
     return found
