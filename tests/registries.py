@@ -56,12 +56,17 @@ class Certificate:
     key: Path
 
 
-def certificate(folder: Path) -> Certificate:
-    """Make an authority and a certificate for 127.0.0.1 and localhost."""
+def certificate(folder: Path, *, for_what: str = "keyUsage=critical,keyCertSign") -> Certificate:
+    """Make an authority and a certificate for 127.0.0.1 and localhost.
+
+    Args:
+        folder: Where they go.
+        for_what: What the authority is for, which RFC 5280 wants it to say, and Python since 3.13.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Tests"),
-        *("-addext", "keyUsage=critical,keyCertSign"),  # RFC 5280, as Python 3.13 has it
+        *(("-addext", for_what) if for_what else ()),
         *("-keyout", folder / "ca.key", "-out", folder / "ca.crt"),
     )
     _openssl(

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -516,6 +517,17 @@ def test_private_authority(
 
     assert client.digest(f"{encrypted}/team/base:1", insecure=False)
     client.registries.close()
+
+
+def test_authority_that_does_not_say_what_it_is_for(tmp_path: Path) -> None:
+    """What Python takes no more since 3.13 has a hint of its own: it is no matter of trust."""
+    made = registries.certificate(tmp_path / "tls", for_what="")
+    with registries.registry(tmp_path / "registry", tls=made) as where:
+        client = Client({"SSL_CERT_FILE": str(made.authority)})
+        text = client.refused(f"{where}/team/base:1", insecure=False)
+        client.registries.close()
+
+    assert ("only as RFC 5280 has it" in text) == (sys.version_info >= (3, 13))
 
 
 def test_unknown_authority(encrypted: str, client: Client, tmp_path: Path) -> None:

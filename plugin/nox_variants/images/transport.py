@@ -404,6 +404,10 @@ def _explained(where: str, url: str, error: Exception) -> Exception:
     return ImageError(f"{where}: {host} cannot be asked: {type(error).__name__}")
 
 
+_MALFORMED = range(79, 95)
+"""OpenSSL's codes of certificates that are not as RFC 5280 wants them (x509_vfy.h)."""
+
+
 def _tls_error(where: str, host: str, error: BaseException) -> Exception:
     found: object = error
     while isinstance(found, Exception) and not isinstance(found, ssl.SSLError):
@@ -411,10 +415,14 @@ def _tls_error(where: str, host: str, error: BaseException) -> Exception:
     if isinstance(found, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return BrokenError("the connection broke")
     if isinstance(found, ssl.SSLCertVerificationError):
+        own = (
+            "An authority of your own belongs into REQUESTS_CA_BUNDLE, else SSL_CERT_FILE, or "
+            f"{_CERTIFICATES}/{host}/ca.crt."
+        )
+        strict = "Python takes it only as RFC 5280 has it, since 3.13: it has to be made anew."
         return ImageError(
             f"{where}: the certificate of {host} is not trusted: {found.verify_message}",
-            hint="An authority of your own belongs into REQUESTS_CA_BUNDLE, else SSL_CERT_FILE, or "
-            f"{_CERTIFICATES}/{host}/ca.crt.",
+            hint=strict if found.verify_code in _MALFORMED else own,
         )
     reason = (isinstance(found, ssl.SSLError) and found.reason) or "no reason given"
     if reason in _NO_TLS:
