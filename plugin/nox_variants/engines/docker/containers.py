@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nox_variants.engines.docker import companion
+from nox_variants.engines.docker import companion, refusals
 from nox_variants.engines.docker.answers import hang_up
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.results import EngineName, Observation
@@ -56,33 +56,6 @@ NOTED = 0.5
 """Seconds after which the daemon has noted that it ended a container."""
 
 _SIGNALS = 64
-_EXEC_ERRORS = (
-    "no such file or directory|exec format error|permission denied|input/output error"
-    "|accessing a corrupted shared library|too many levels of symbolic links|invalid argument"
-)
-"""What execve(2) says of files that are no programs, or whose interpreters are none."""
-
-_EXEC_FAILURE = re.compile(
-    rf"(?:exec (?P<path>\S+): (?P<new>{_EXEC_ERRORS}))"
-    r"|(?:standard_init_linux\.go:\d+: exec user process caused:? \"?(?P<old>[^\"\n]+)\"?)"
-)
-"""runc's words on a container's standard error, new and old."""
-
-ABSENT = "no such file or directory"
-"""What it says of files that are missing, and never where all are there."""
-
-_START_FAILURE = re.compile(
-    rf"{_EXEC_ERRORS}|not found|is a directory|not a directory|unable to find (?:user|group)",
-    re.IGNORECASE,
-)
-"""The same in the words of a daemon that could not start a container, crun's among them."""
-
-_REFUSED = re.compile(
-    r"OCI permission denied|OCI runtime attempted to invoke a command that was not found"
-    r"|unable to find (?:user|group) \S+: no matching entries"  # moby/sys/user, on every engine
-    r"|exec: \"[^\"]+\": is a directory"  # runc 1.2, which Podman has no name for
-)
-"""Podman's names for the runtime's refusal of a program (libpod/define, errors.go)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,8 +245,12 @@ class _Watch:
         begin = time.monotonic()
         if self._beside is not None:
             self._beside.begin = begin
-        if words := self._start():
-            return self._not_started(words)
+        with ExitStack() as unfed:
+            if stdin is not None:
+                unfed.callback(hang_up, stdin)
+            if words := self._start():
+                return self._not_started(words)
+            unfed.pop_all()
         running = time.monotonic()
         if stdin is not None:
             threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
@@ -319,10 +296,9 @@ class _Watch:
     def _said_by_runtime(self, state: dict[str, Any]) -> str:
         """Return the runtime's words, or a program's that speaks like it; nothing for others."""
         stdout, stderr = self._kept.values()
-        failure = _EXEC_FAILURE.fullmatch(stderr.decode(errors="replace").strip())
-        if failure is None or stdout or not state.get("ExitCode"):
+        if stdout or not state.get("ExitCode"):
             return ""
-        return failure["new"] or failure["old"]
+        return refusals.on_stderr(stderr.decode(errors="replace"))
 
     def _served(self, end: float) -> ServiceSeen | None:
         """Return what was seen of a server.
@@ -353,7 +329,7 @@ class _Watch:
             APIError: It is something else that failed.
         """
         words = " ".join(str(error.explanation or error).split())
-        if _START_FAILURE.search(words) and (_REFUSED.search(words) or self._container_failed()):
+        if refusals.may_be(words) and (refusals.is_one(words) or self._container_failed()):
             return words
         raise error
 

@@ -14,7 +14,14 @@ from nox_variants import dockerfile, names
 from nox_variants.engines import assembly, bundling
 from nox_variants.engines.builds import Builds, Log, failure
 from nox_variants.engines.compiling import check_shell
-from nox_variants.engines.docker import artifacts, builders, companion, containers, debugging
+from nox_variants.engines.docker import (
+    artifacts,
+    builders,
+    companion,
+    containers,
+    debugging,
+    refusals,
+)
 from nox_variants.engines.docker.bringing import Bringer, reference
 from nox_variants.engines.docker.connection import DaemonError, explained
 from nox_variants.engines.docker.labels import LABEL, OWNER, owner
@@ -285,7 +292,7 @@ class DockerEngine:
         startup = self.inspect(image).startup
         files = (*startup.steps, *((startup.loader,) if startup.loader else ()))
         there = bool(files) and all(step.facts for step in files)
-        return not (there and words.lower() == containers.ABSENT)
+        return not (there and words.lower() == refusals.ABSENT)
 
     def _brought(self, image: VariantImage, smoke: Smoke) -> companion.Brought | None:
         """Return what a smoke run needs beside its container: nothing, as a rule."""
