@@ -5,12 +5,14 @@ The program is that of tests/contract/test_hostile_programs.py, which runs it on
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import require
 from nox_variants.model import Smoke
 from sandboxed import nothing_left, token
 
@@ -28,6 +30,8 @@ PROGRAM = Path(__file__).parents[1] / "contract/hostile.c"
 @pytest.fixture(scope="session")
 def hostile(public: Path) -> Path:
     """Give a root with the program, which every user can read."""
+    if shutil.which("gcc") is None:
+        require("compilers", "gcc is not installed")
     folder = public / "hostile"
     (folder / "tmp").mkdir(parents=True)
     words = ["gcc", "-O1", "-static", str(PROGRAM), "-o", str(folder / "hostile")]
